@@ -1,0 +1,14 @@
+"""The small library behind the book *Self-Attention, Step by Step*.
+
+room            what                                                                       needs
+--------------  -------------------------------------------------------------------------  ------------------
+reference       the truth: scores, softmax, attention, heads, online softmax               numpy
+positions       sinusoids, rotary positions (RoPE), linear biases (ALiBi)                   numpy
+masks           who may attend to whom, as predicates; how they combine and become arrays   numpy
+costs           exact counts in Python ints: FLOPs, parameters, cache sizes                 numpy (std library)
+layers          the same as torch modules: MHA, GQA, MQA, cross-attention                   torch
+data            the book's running example: a real sentence in a real encoder's heads       numpy
+plots           one figure, one function; the house style                                   matplotlib
+
+Importing `attnlib` imports none of them: `from attnlib import masks, reference`.
+"""
