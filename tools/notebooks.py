@@ -99,12 +99,16 @@ def located(chapter: Chapter, nb: NotebookNode, starts: list[int], index: int, e
     return ChapterError(f"{where}\n{what}\n    The old notebook, if any, is as it was.")
 
 
+def kernel_environment(private: str) -> dict[str, str]:
+    """Return the environment that a chapter runs in: one thread, this Python, nobody's own start-up files."""
+    own = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # the kernel draws inline
+    return own | ONE_THREAD | {"IPYTHONDIR": private, "JUPYTER_PREFER_ENV_PATH": "1"}
+
+
 def execute(chapter: Chapter, nb: NotebookNode, starts: list[int]) -> None:
     """Run every cell of `nb` in a fresh kernel of this environment, in the chapters' folder (in place)."""
     at = [0]
-    with tempfile.TemporaryDirectory() as private:  # no start-up files of the person who runs this
-        os.environ.update(ONE_THREAD, IPYTHONDIR=private, JUPYTER_PREFER_ENV_PATH="1")
-        os.environ.pop("MPLBACKEND", None)
+    with tempfile.TemporaryDirectory() as private:
         client = NotebookClient(
             nb, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False, store_widget_state=True,
             coalesce_streams=True, extra_arguments=["--log-level=ERROR"],  # its start-up remarks are not for us
@@ -112,7 +116,7 @@ def execute(chapter: Chapter, nb: NotebookNode, starts: list[int]) -> None:
             on_cell_start=lambda cell, cell_index: at.__setitem__(0, cell_index),
         )
         try:
-            client.execute()
+            client.execute(env=kernel_environment(private))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise located(chapter, nb, starts, at[0], error) from None
 

@@ -1,0 +1,155 @@
+"""Pins, file lengths, docstrings, and no traces of a machine in any text file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from tests.guards import Finding, tracked
+
+LINES = 320  # of a file in attnlib: about 300
+EXACT = re.compile(r"^[A-Za-z0-9_.-]+==[^=*<>~!,\s]+$")
+# Written in parts, so that this file does not find itself.
+PLACES = re.compile(r"(?<![\w.:/~$})-])/(?:" + "|".join(["home", "root", "Users", "tmp", "work", "opt", "private"])
+                    + r")/[A-Za-z0-9_.-]+")
+HOSTS = re.compile(r"\b(?:files\.)?python" + r"hosted\.org|\bpypi\." + r"org|registry\.npm" + r"js\.org")
+TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".bib", ".cfg", ".json", ".ipynb", ".js", ".mjs", ".css", ".html",
+        ".svg", ".sh", ""}
+
+
+def requirements(root: Path) -> list[tuple[str, int, str]]:
+    """Every requirement of the requirements files: (file, line, text)."""
+    return [(name, number, line.split("#")[0].strip())
+            for name in ("requirements.txt", "requirements-models.txt")
+            for number, line in enumerate((root / name).read_text(encoding="utf-8").splitlines(), start=1)
+            if line.split("#")[0].strip()]
+
+
+def exact_pins(root: Path) -> list[Finding]:
+    """Each requirement names one version, and each package stands in one place."""
+    found, seen = [], {}
+    for file, line, text in requirements(root):
+        if not EXACT.match(text):
+            found.append(Finding(f"{file}:{line}", f"{text} is not an exact pin", "name==version"))
+        name = re.split(r"[=<>~!\[ ]", text)[0].lower().replace("_", "-")
+        if name in seen:
+            found.append(Finding(f"{file}:{line}", f"{name} is pinned at {seen[name]} already", "keep one"))
+        seen[name] = f"{file}:{line}"
+    return found
+
+
+def pyproject_agrees(root: Path) -> list[Finding]:
+    """What pyproject.toml asks for, with its extras, is met by the pins."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = {text.split("==")[0].lower(): text.split("==")[1] for _, _, text in requirements(root) if "==" in text}
+    asked = [*project.get("dependencies", []),
+             *(text for extra in project.get("optional-dependencies", {}).values() for text in extra)]
+    found = []
+    if not project.get("dependencies"):
+        found.append(Finding("pyproject.toml", "declares no dependencies", 'dependencies = ["numpy>=2"]'))
+    for text in asked:
+        wanted = Requirement(text)
+        pin = pins.get(wanted.name.lower())
+        if pin is None:
+            found.append(Finding("pyproject.toml", f"asks for {text}, which requirements.txt does not pin", "pin it"))
+        elif not wanted.specifier.contains(pin, prereleases=True):
+            found.append(Finding("pyproject.toml", f"asks for {text}, but {wanted.name}=={pin} is pinned", "make them agree"))
+    return found
+
+
+def installed_equal_pins(root: Path, levels: tuple[str, ...] = ("book", "run", "test")) -> list[Finding]:
+    """The environment holds the pinned versions (a build's local part, as in 2.13.0+cpu, does not count)."""
+    text = (root / "requirements.txt").read_text(encoding="utf-8")
+    sections = re.split(r"^# --- (\w+)", text, flags=re.MULTILINE)
+    wanted = {name: body for name, body in zip(sections[1::2], sections[2::2], strict=True)}
+    missing = [level for level in levels if level not in wanted]
+    found = [Finding("requirements.txt", f"has no section `# --- {level}`") for level in missing]
+    for level in levels:
+        for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==([^\s#]+)", wanted.get(level, ""), re.MULTILINE):
+            try:
+                there = metadata.version(name).split("+")[0]
+            except metadata.PackageNotFoundError:
+                there = "nothing"
+            if there != version:
+                found.append(Finding("requirements.txt", f"pins {name}=={version}, installed is {there}", "make test"))
+    return found
+
+
+def file_lengths(root: Path) -> list[Finding]:
+    """No file of attnlib is longer than about 300 lines."""
+    found = []
+    for path in sorted((root / "attnlib").rglob("*.py")):
+        count = len(path.read_text(encoding="utf-8").splitlines())
+        if count > LINES:
+            found.append(Finding(path.relative_to(root).as_posix(), f"has {count} lines, the limit is {LINES}",
+                                 "make it a folder, one topic a file"))
+    return found
+
+
+def docstrings(root: Path) -> list[Finding]:
+    """Every public function says what it takes and returns, and is annotated."""
+    found = []
+    for path in sorted((root / "attnlib").rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if not ast.get_docstring(tree):
+            found.append(Finding(name, "has no docstring", "say what the room holds"))
+        if any(part.startswith("_") and part != "__init__" for part in path.relative_to(root).with_suffix("").parts):
+            continue
+        for node in tree.body:
+            found += _documented(name, node, "")
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                for method in node.body:
+                    found += _documented(name, method, f"{node.name}.")
+    return found
+
+
+def _documented(file: str, node: ast.AST, owner: str) -> list[Finding]:
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+        return []
+    where, text = f"{file}:{node.lineno} {owner}{node.name}", ast.get_docstring(node) or ""
+    if not text:
+        return [Finding(where, "has no docstring", "one sentence, Parameters, Returns, Raises, the paper and equation")]
+    if isinstance(node, ast.ClassDef):
+        return []
+    spec, found = node.args, []
+    every = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, *filter(None, [spec.vararg, spec.kwarg])]
+    params = [arg for arg in every if not (owner and arg.arg in ("self", "cls"))]
+    section = re.search(r"^(?:Parameters|Attributes)\n-+\n(.*?)(?=^\w[\w ]*\n-+\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    listed = set(re.findall(r"\*{0,2}(\w+)", " ".join(re.findall(r"^(\S[^:\n]*?)(?: :|$)", section[1] if section else "",
+                                                                re.MULTILINE))))
+    for arg in params:
+        if arg.arg not in listed:
+            found.append(Finding(where, f"its Parameters do not list {arg.arg}", "name : shape or type"))
+        if arg.annotation is None:
+            found.append(Finding(where, f"{arg.arg} has no annotation"))
+    returns = ast.unparse(node.returns) if node.returns else ""
+    if not returns:
+        found.append(Finding(where, "has no annotation of what it returns"))
+    elif returns != "None" and not re.search(r"^(Returns|Yields)\n-+$", text, re.MULTILINE):
+        found.append(Finding(where, "has no Returns section", "Returns, with the shape"))
+    return found
+
+
+def no_machine(root: Path) -> list[Finding]:
+    """No text file names a folder of one machine or the host of a package registry."""
+    found = []
+    for path in tracked(root):
+        if path.suffix not in TEXT:
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        if path.suffix == ".ipynb":
+            text = re.sub(r'"image/(?:png|jpeg)": "[^"]*"', "", text)
+        for number, line in enumerate(text.splitlines(), start=1):
+            for match in [*PLACES.finditer(line), *HOSTS.finditer(line)]:
+                found.append(Finding(f"{path.relative_to(root).as_posix()}:{number}", f"names {match[0]}",
+                                     "a path relative to the repository; temporary folders by API"))
+    return found
