@@ -55,11 +55,12 @@ def attention_parameters(dim: int, heads: int, kv_heads: int | None = None, dim_
         If a size is negative or not an int, or `heads` does not divide `dim` where `dim_head` is not given.
     """
     kv_heads = heads if kv_heads is None else kv_heads
+    _sizes("attention_parameters", dim=dim, heads=heads, kv_heads=kv_heads)
     if dim_head is None:
         if heads < 1 or dim % heads:
             raise ValueError(f"attention_parameters: heads is {heads}, expected a positive divisor of dim = {dim}")
         dim_head = dim // heads
-    _sizes("attention_parameters", dim=dim, heads=heads, kv_heads=kv_heads, dim_head=dim_head)
+    _sizes("attention_parameters", dim_head=dim_head)
     return dim * dim_head * (2 * heads + 2 * kv_heads)
 
 
@@ -122,6 +123,6 @@ def kv_cache_bytes(
 def _sizes(where, **sizes):
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(f"{where}: {name} is a {type(size).__name__}, expected an int")
+            raise TypeError(f"{where}: {name} is of type {type(size).__name__}, expected an int")
         if size < 0:
             raise ValueError(f"{where}: {name} is {size}, expected at least 0")

@@ -12,7 +12,7 @@ from attnlib._shapes import takes
 __all__ = ["MultiHeadAttention", "attention"]
 
 
-@takes(q="float ... seq_q dim_head", k="float ... seq_k dim_head", v="float ... seq_k dim_v", mask="bool ...")
+@takes(q="float ... seq_q dim_head", k="float ... seq_k dim_head", v="float ... seq_k dim_v", mask="bool ... seq_q seq_k")
 def attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,19 +77,19 @@ class MultiHeadAttention(nn.Module):
 
     Raises
     ------
-    ValueError
-        If `heads` does not divide `dim` and `dim_head` is not given, or `kv_heads` does not divide `heads`.
+    ValueError, TypeError
+        If a size is not a positive int, `heads` does not divide `dim` and `dim_head` is not given, or
+        `kv_heads` does not divide `heads`.
     """
 
+    @takes(dim="positive", heads="positive", kv_heads="divides heads", dim_head="positive")
     def __init__(
         self, dim: int, heads: int, kv_heads: int | None = None, *, dim_head: int | None = None, bias: bool = True
     ):
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
-        if dim_head is None and (heads < 1 or dim % heads):
+        if dim_head is None and dim % heads:
             raise ValueError(f"MultiHeadAttention: heads is {heads}, expected a positive divisor of dim = {dim}")
-        if kv_heads < 1 or heads % kv_heads:
-            raise ValueError(f"MultiHeadAttention: kv_heads is {kv_heads}, expected a positive divisor of heads = {heads}")
         dim_head = dim // heads if dim_head is None else dim_head
         self.dim, self.heads, self.kv_heads = dim, heads, kv_heads
         self.to_q = nn.Linear(dim, heads * dim_head, bias=bias)
@@ -97,6 +97,8 @@ class MultiHeadAttention(nn.Module):
         self.to_v = nn.Linear(dim, kv_heads * dim_head, bias=bias)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=bias)
 
+    @takes(**{"self.to_q.weight": "float width dim"}, x="float ... seq_q dim", context="float ... seq_k dim",
+           mask="bool ... heads seq_q seq_k")
     def forward(
         self, x: torch.Tensor, context: torch.Tensor | None = None, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,9 +124,6 @@ class MultiHeadAttention(nn.Module):
             If shapes, dtypes, devices or the mask's kind do not fit.
         """
         context = x if context is None else context          # self-attention unless told otherwise
-        for name, array in (("x", x), ("context", context)):
-            if array.shape[-1] != self.dim:
-                raise ValueError(f"MultiHeadAttention: {name} has shape {tuple(array.shape)}, expected (..., seq, {self.dim})")
         q = self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)           # (..., heads, seq_q, dim_head)
         k = self.to_k(context).unflatten(-1, (self.kv_heads, -1)).transpose(-2, -3)  # (..., kv_heads, seq_k, dim_head)
         v = self.to_v(context).unflatten(-1, (self.kv_heads, -1)).transpose(-2, -3)

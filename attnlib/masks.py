@@ -62,8 +62,8 @@ def sliding_window(left: int, right: int = 0) -> Predicate:
 
     Raises
     ------
-    ValueError
-        If `left` or `right` is negative.
+    ValueError, TypeError
+        If `left` or `right` is negative or not an int.
     """
     _at_least("sliding_window", 0, left=left, right=right)
 
@@ -89,8 +89,8 @@ def dilated(left: int, step: int) -> Predicate:
 
     Raises
     ------
-    ValueError
-        If `left` is negative or `step` is less than 1.
+    ValueError, TypeError
+        If `left` is negative, `step` is less than 1, or one of them is not an int.
     """
     _at_least("dilated", 0, left=left)
     _at_least("dilated", 1, step=step)
@@ -116,8 +116,8 @@ def global_tokens(n: int) -> Predicate:
 
     Raises
     ------
-    ValueError
-        If `n` is negative.
+    ValueError, TypeError
+        If `n` is negative or not an int.
     """
     _at_least("global_tokens", 0, n=n)
 
@@ -164,7 +164,7 @@ def bigbird(
         near = (q_block - k_block <= window) & (k_block - q_block <= window)
         allowed = near | (q_block < n_global) | (k_block < n_global)
         for draw in range(n_random):
-            allowed = allowed | (k_block == _scramble(q_block, seed * n_random + draw) % blocks)
+            allowed = allowed | (k_block == _scramble(q_block, int(seed) * n_random + draw) % blocks)
         return allowed
 
     return predicate
@@ -176,7 +176,7 @@ def padding(lengths) -> Predicate:
     Parameters
     ----------
     lengths : (batch,) int array
-        Number of real tokens of each sequence, at its beginning; NumPy or torch.
+        Number of real tokens of each sequence, at its beginning; NumPy or torch (torch for flex_attention).
 
     Returns
     -------
@@ -186,15 +186,18 @@ def padding(lengths) -> Predicate:
     Raises
     ------
     TypeError, ValueError
-        If `lengths` is not a one-dimensional array.
+        If `lengths` is not a one-dimensional array of ints.
     """
     if not hasattr(lengths, "shape"):
-        raise TypeError(f"padding: lengths is a {type(lengths).__name__}, expected an array or tensor of ints")
+        raise TypeError(f"padding: lengths is of type {type(lengths).__name__}, expected an array or tensor of ints")
+    if "int" not in str(lengths.dtype):
+        raise TypeError(f"padding: lengths has dtype {lengths.dtype}, expected an integer dtype")
     if len(lengths.shape) != 1:
         raise ValueError(f"padding: lengths has shape {tuple(lengths.shape)}, expected (batch,)")
 
     def predicate(q_idx, k_idx, b_idx=None):
-        limit = lengths.reshape(-1, 1, 1, 1) if b_idx is None else lengths[b_idx]
+        own = np.array(lengths.tolist(), int) if isinstance(k_idx, np.ndarray) else lengths
+        limit = own.reshape(-1, 1, 1, 1) if b_idx is None else own[b_idx]
         return k_idx < limit
 
     predicate.per_batch = True
@@ -264,11 +267,12 @@ def to_array(predicate: Predicate, seq_q: int, seq_k: int | None = None) -> np.n
 
     Raises
     ------
-    ValueError
-        If a length is negative.
+    ValueError, TypeError
+        If a length is negative or not an int, or `predicate` is not a function.
     """
     seq_k = seq_q if seq_k is None else seq_k
     _at_least("to_array", 0, seq_q=seq_q, seq_k=seq_k)
+    _check_predicates("to_array", predicate)
     q_idx = np.arange(seq_k - seq_q, seq_k)[:, None]  # (seq_q, 1), aligned to the end
     k_idx = np.arange(seq_k)[None, :]                 # (1, seq_k)
     allowed = np.asarray(predicate(q_idx, k_idx))
@@ -289,6 +293,8 @@ def as_mask_mod(predicate: Predicate, seq_q: int, seq_k: int | None = None) -> C
     callable
         ``mask_mod(b, h, q_idx, kv_idx)``.
     """
+    _at_least("as_mask_mod", 0, seq_q=seq_q, seq_k=seq_q if seq_k is None else seq_k)
+    _check_predicates("as_mask_mod", predicate)
     offset = (seq_q if seq_k is None else seq_k) - seq_q
 
     def mask_mod(b, h, q_idx, kv_idx):
@@ -300,6 +306,7 @@ def as_mask_mod(predicate: Predicate, seq_q: int, seq_k: int | None = None) -> C
 def _combine(name, operate, predicates):
     if not predicates:
         raise ValueError(f"{name}: got no predicates, expected at least one")
+    _check_predicates(name, *predicates)
 
     def predicate(q_idx, k_idx, b_idx=None):
         return functools.reduce(operate, (_call(each, q_idx, k_idx, b_idx) for each in predicates))
@@ -316,15 +323,22 @@ def _call(predicate, q_idx, k_idx, b_idx):
 
 def _scramble(number, salt):
     """A fixed pseudo-random number below 2**20 for each (number, salt); ints or index arrays alike."""
-    state = (number * 613 + (salt % 4096) * 401 + 12345) % 1048576  # stays within 32 bits for any real length
-    for _ in range(3):
-        state = ((state % 1024) * 1021 + state // 1024 * 389 + 7) % 1048576
-    return state
+    state = number % 1048576
+    for round_, factor in enumerate((1597, 2039, 1861)):         # xor with the upper half, multiply, add
+        added = (salt * (2654435761 + 81006 * round_) >> 12) % 1048576  # a Python int; differs from round to round
+        state = ((state ^ (state >> 9)) * factor + added) % 1048576     # stays within 31 bits
+    return state ^ (state >> 9)
+
+
+def _check_predicates(where, *predicates):
+    for predicate in predicates:
+        if not callable(predicate):
+            raise TypeError(f"{where}: predicate is of type {type(predicate).__name__}, expected a function of (q_idx, k_idx)")
 
 
 def _at_least(where, least, **numbers):
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | np.integer):
-            raise TypeError(f"{where}: {name} is a {type(number).__name__}, expected an int")
+            raise TypeError(f"{where}: {name} is of type {type(number).__name__}, expected an int")
         if number < least:
             raise ValueError(f"{where}: {name} is {number}, expected at least {least}")

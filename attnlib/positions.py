@@ -7,7 +7,7 @@ from attnlib._shapes import takes
 __all__ = ["alibi_bias", "alibi_slopes", "apply_rope", "position_angles", "sinusoids"]
 
 
-@takes(positions="... seq", dim="even")
+@takes(positions="... seq", dim="even", base="above 0")
 def position_angles(positions: np.ndarray, dim: int, base: float = 10000.0) -> np.ndarray:
     """Angle in radians of each pair of columns at each position, position · base^(-2i / dim).
 
@@ -28,14 +28,14 @@ def position_angles(positions: np.ndarray, dim: int, base: float = 10000.0) -> n
 
     Raises
     ------
-    ValueError
-        If `dim` is odd.
+    ValueError, TypeError
+        If `dim` is odd or not an int, or `base` is not a positive number.
     """
     speeds = base ** (-np.arange(0, dim, 2) / dim)           # (dim / 2,), radians per position
     return positions[..., None] * speeds                     # (..., seq, dim / 2)
 
 
-@takes(dim="even")
+@takes(seq="count", dim="even")
 def sinusoids(seq: int, dim: int) -> np.ndarray:
     """Sine and cosine position vectors, added to the token vectors (arXiv 1706.03762, Section 3.5).
 
@@ -55,8 +55,8 @@ def sinusoids(seq: int, dim: int) -> np.ndarray:
 
     Raises
     ------
-    ValueError
-        If `dim` is odd.
+    ValueError, TypeError
+        If `dim` is odd, a size is negative, or one of them is not an int.
     """
     angles = position_angles(np.arange(seq), dim)            # (seq, dim / 2)
     vectors = np.empty((seq, dim))
@@ -65,7 +65,7 @@ def sinusoids(seq: int, dim: int) -> np.ndarray:
     return vectors
 
 
-@takes(x="float ... seq dim", positions="... seq", dim="even")
+@takes(x="float ... seq dim", positions="... seq", dim="even", base="above 0")
 def apply_rope(x: np.ndarray, positions: np.ndarray, base: float = 10000.0, interleaved: bool = False) -> np.ndarray:
     """Turn each pair of columns by an angle proportional to the position (RoPE, arXiv 2104.09864, Eq. 34).
 
@@ -93,7 +93,7 @@ def apply_rope(x: np.ndarray, positions: np.ndarray, base: float = 10000.0, inte
     Raises
     ------
     ValueError, TypeError
-        If `dim` is odd, or the number of positions is not that of the rows.
+        If `dim` is odd, the number of positions is not that of the rows, or `base` is not a positive number.
     """
     angles = position_angles(positions, x.shape[-1], base)   # (..., seq, dim / 2)
     cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
@@ -101,10 +101,11 @@ def apply_rope(x: np.ndarray, positions: np.ndarray, base: float = 10000.0, inte
     a, b = (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
     turned = a * cos - b * sin, a * sin + b * cos            # two of (..., seq, dim / 2)
     if interleaved:
-        return np.stack(turned, axis=-1).reshape(x.shape)
+        return np.stack(turned, axis=-1).reshape(*turned[0].shape[:-1], 2 * half)
     return np.concatenate(turned, axis=-1)
 
 
+@takes(heads="positive")
 def alibi_slopes(heads: int) -> np.ndarray:
     """How strongly each head penalises distance (ALiBi, arXiv 2108.12409, Section 3).
 
@@ -123,17 +124,16 @@ def alibi_slopes(heads: int) -> np.ndarray:
 
     Raises
     ------
-    ValueError
-        If `heads` is less than 1.
+    ValueError, TypeError
+        If `heads` is less than 1 or not an int.
     """
-    if heads < 1:
-        raise ValueError(f"alibi_slopes: heads is {heads}, expected at least 1")
-    power = 2 ** (heads.bit_length() - 1)                    # the largest power of two not above heads
+    power = 2 ** (int(heads).bit_length() - 1)               # the largest power of two not above heads
     slopes = 2.0 ** (-8 / power * np.arange(1, power + 1))
     extra = 2.0 ** (-4 / power * np.arange(1, 2 * power, 2))  # every other slope for twice as many heads
     return np.concatenate([slopes, extra[: heads - power]])
 
 
+@takes(heads="positive", seq_q="count", seq_k="count")
 def alibi_bias(heads: int, seq_q: int, seq_k: int | None = None) -> np.ndarray:
     """Biases added to the scaled scores, -slope · distance (ALiBi, arXiv 2108.12409, Section 3).
 
@@ -154,8 +154,8 @@ def alibi_bias(heads: int, seq_q: int, seq_k: int | None = None) -> np.ndarray:
 
     Raises
     ------
-    ValueError
-        If `heads` is less than 1.
+    ValueError, TypeError
+        If `heads` is less than 1, a length is negative, or one of them is not an int.
     """
     seq_k = seq_q if seq_k is None else seq_k
     q_idx = np.arange(seq_k - seq_q, seq_k)[:, None]         # (seq_q, 1), aligned to the end

@@ -127,7 +127,7 @@ def softmax_backward(weights: np.ndarray, d_weights: np.ndarray) -> np.ndarray:
     return weights * (d_weights - expected)
 
 
-@takes(q="float ... seq_q dim_head", k="float ... seq_k dim_head", v="float ... seq_k dim_v", mask="bool ...")
+@takes(q="float ... seq_q dim_head", k="float ... seq_k dim_head", v="float ... seq_k dim_v", mask="bool ... seq_q seq_k")
 def attention(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +180,9 @@ def attention_backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `attention` (arXiv 2205.14135, Appendix B.2, in matrix form).
 
-    No mask is needed: a masked score has weight 0, and `softmax_backward` passes nothing through it.
+    No mask is needed: a masked score has weight 0, and `softmax_backward` passes nothing through it. Unlike
+    in `attention`, NaN or infinity in a position no query may see does reach the gradients, because 0 · NaN is
+    NaN: put zeros there first.
 
     Parameters
     ----------
@@ -258,8 +260,10 @@ def merge_heads(x: np.ndarray) -> np.ndarray:
 
 
 @takes(
-    x="float ... seq_q dim", context="float ... seq_k dim", w_q="float dim width_q", w_k="float dim width_k",
-    w_v="float dim width_v", w_o="float width_o dim", mask="bool ...", heads="divides width_q", kv_heads="divides heads",
+    heads="positive", kv_heads="divides heads", x="float ... seq_q dim", context="float ... seq_k dim",
+    w_q="float dim heads*dim_head", w_k="float dim kv_heads*dim_head", w_v="float dim kv_heads*dim_v",
+    w_o="float heads*dim_v dim", biases="float heads*dim_head, float kv_heads*dim_head, float kv_heads*dim_v, float dim",
+    mask="bool ... heads seq_q seq_k",
 )
 def multi_head_attention(
     x: np.ndarray, w_q: np.ndarray, w_k: np.ndarray, w_v: np.ndarray, w_o: np.ndarray, heads: int,
