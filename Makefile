@@ -1,0 +1,56 @@
+# Each command creates .venv and installs what it needs, once; see tools/setup.py.
+#   PYTHON=python3.12   the Python to create .venv with (3.11 or newer)
+#   PORT=9000           where `make book` serves
+#   CH=04_softmax       one chapter
+
+PYTHON = python3
+PORT = 8000
+CH =
+VENV_PYTHON = .venv/bin/python
+SETUP = @command -v $(PYTHON) >/dev/null 2>&1 || { \
+	echo "There is no $(PYTHON) here. The book needs Python 3.11 or newer: make $@ PYTHON=..." >&2; exit 1; }; \
+	$(PYTHON) tools/setup.py
+
+.PHONY: help book site test check notebooks adopt lab lint bench
+
+help:  ## show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+book:  ## build the book and read it in a browser (PORT=8000)
+	$(SETUP) book
+	@$(VENV_PYTHON) -m tools.site --serve --port $(PORT)
+
+site:  ## build the book only, into _build/html; a warning is an error
+	$(SETUP) book
+	@$(VENV_PYTHON) -m tools.site
+
+test:  ## run everything: linter, tests, and every notebook compared with its outputs
+	$(SETUP) book run test models
+	@$(VENV_PYTHON) -m tools.testing
+
+check:  ## make and check one chapter: make check CH=04_softmax
+	@test -n "$(CH)" || { echo "Which chapter? make check CH=04_softmax" >&2; exit 1; }
+	$(SETUP) book run test
+	@$(VENV_PYTHON) -m tools.check $(CH)
+
+notebooks:  ## execute the chapters that changed and write their notebooks (CH= for one)
+	$(SETUP) book run
+	@$(VENV_PYTHON) -m tools.notebooks build $(CH)
+
+adopt:  ## take cells edited in Jupyter back into the source: make adopt CH=04_softmax
+	@test -n "$(CH)" || { echo "Which chapter? make adopt CH=04_softmax" >&2; exit 1; }
+	$(SETUP) book run
+	@$(VENV_PYTHON) -m tools.notebooks adopt $(CH)
+	@$(VENV_PYTHON) -m tools.notebooks build $(CH)
+
+lab:  ## open the chapters in JupyterLab
+	$(SETUP) book run lab
+	@$(VENV_PYTHON) -m jupyter lab --notebook-dir=chapters
+
+lint:  ## check the style of all Python, the chapters' too
+	$(SETUP) test
+	@$(VENV_PYTHON) -m ruff check .
+
+bench:  ## time every chapter and count its cells, lines and figures
+	$(SETUP) book run
+	@$(VENV_PYTHON) -m tools.bench
