@@ -12,8 +12,8 @@
 # %% [markdown]
 # # 4 · Turn scores into weights: softmax
 #
-# A row of scores says which keys suit a query. It does not yet say how much of each value
-# to take. In this chapter you build the function that decides that, softmax, and find out where it
+# A row of {term}`scores <score>` says which keys suit a query. It does not yet say how much of each value
+# to take. In this chapter you build the function that decides that, {term}`softmax`, and find out where it
 # overflows, what it forgets, how sharp it can be and what its gradient does.
 #
 # :::{admonition} Before you start
@@ -76,7 +76,7 @@ print(dict(zip(head.tokens, divided.round(2), strict=True))["animal"])
 #
 # $$A_j = \frac{e^{S_j}}{\sum_m e^{S_m}}$$
 #
-# where $S_j$ is the score of key $j$ and $A_j$ its **weight**. Write it as it stands. The sum runs over the
+# where $S_j$ is the score of key $j$ and $A_j$ its {term}`weight`. Write it as it stands. The sum runs over the
 # keys, which are the columns, so `axis=-1`.
 
 # %%
@@ -137,9 +137,9 @@ print(f"largest change in any weight: {change:.0e}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Nothing at all, but for rounding: softmax forgets whatever is common to a row. The bias of the *keys* is a parameter
-# that can never matter, and several model families leave it out. The bias of the *queries* does matter: it adds a
-# different amount to each key.
+# Nothing at all, but for rounding: softmax forgets whatever is common to a row. As long as keys go straight into the dot
+# product, their bias is a parameter that can never matter. The bias of the *queries* does matter: it adds a
+# different amount to each key. (With rotary positions, chapter 7, keys are turned by their position first; then their bias matters too.)
 # :::
 
 # %% [markdown]
@@ -187,11 +187,11 @@ assert np.isfinite(half).all()
 print(f"float16, largest difference to the model's own weights: {np.abs(half - previous.weights).max():.3f}")
 
 # %% [markdown]
-# Small powers may now *under*flow to zero. That is harmless: a weight too small for the format is rounded to 0, an
-# absolute error below the format's smallest number.
+# Small powers may now *under*flow to zero. For the weights that is harmless: one too small for the format becomes 0, an
+# error below the format's smallest number. (For their logarithms it is not; see the second exercise.)
 #
-# Subtracting *some* number is not enough; it has to be the maximum. The mean, for instance, leaves half of the
-# problem in place: a row with one outlier overflows all the same.
+# Not every shift will do. Subtracting the row's mean, for instance, makes the scores look tame, and a row with one
+# outlier overflows all the same.
 
 # %%
 outlier = np.array([0.0] * 9 + [1000.0])
@@ -212,7 +212,7 @@ print("rows   :", wrong.sum(axis=-1)[:5])
 print("columns:", wrong.sum(axis=-2)[:5])
 assert not np.allclose(wrong.sum(axis=-1), 1)       # the queries do not spend 1
 
-# %% mystnb={"image": {"alt": "Two 15 by 15 maps of weights, queries down, keys across. On the left, over keys, most rows are dark at [CLS] and “it”, “the” and “cross” at their nouns. On the right, over queries, the [CLS] column is faint and scattered cells elsewhere are dark, the darkest where the score of a key happens to be high for one query."}, "figure": {"caption": "The same scores, normalised over keys (right) and over queries (wrong). Over queries, keys compete for nothing: a key that suits nobody still hands out a full unit of weight.", "name": "fig-softmax-axis"}}
+# %% mystnb={"image": {"alt": "Two 15 by 15 maps of weights, queries down, keys across. On the left, over keys, most rows are dark at [CLS] and “it”, “the” and “cross” at their nouns. On the right, over queries, the [CLS] column is faint, the darkest cell is the row of “cross” at the column of “street”, and columns that no query cared for, such as “too” and “because”, have become visible."}, "figure": {"caption": "The same scores, normalised over keys (right) and over queries (wrong). Over queries, keys compete for nothing: a key that suits nobody still hands out a full unit of weight.", "name": "fig-softmax-axis"}}
 plots.weight_maps({"over keys: correct": weights, "over queries: wrong": wrong}, head.tokens, height=3.4)
 plt.show()
 
@@ -222,7 +222,7 @@ plt.show()
 #
 # ## How sharp is a row?
 #
-# Divide the scores by a number $T$ before softmax, the **temperature**. Leads shrink when $T$ is above 1 and grow when it
+# Divide the scores by a number $T$ before softmax, the {term}`temperature`. Leads shrink when $T$ is above 1 and grow when it
 # is below. What becomes of the row of *it* as $T \to \infty$? As $T \to 0$?
 
 # %%
@@ -235,7 +235,7 @@ for temperature in (0.1, 1.0, 10.0):
 # keeps only the largest score: softmax becomes **argmax**, and attention a hard lookup. Softmax is the smooth road between the two.
 # :::
 #
-# One number says how far along that road a row is: its **entropy** $H = -\sum_j A_j \ln A_j$, in nats. It is 0 when one
+# One number says how far along that road a row is: its {term}`entropy` $H = -\sum_j A_j \ln A_j$, in nats. It is 0 when one
 # key holds everything, and $\ln n$ when all $n$ share equally, so $e^H$ reads as *how many keys the query is really looking at*.
 
 # %%
@@ -308,8 +308,8 @@ softmax(np.array([[2.0, 1.0, -np.inf], [-np.inf, -np.inf, -np.inf]]))
 #
 # :::{admonition} Elsewhere
 # :class: tip
-# `torch.softmax` gives NaN for such a row; so did PyTorch's fused attention for a time, and its float masks filled with large negative numbers
-# leak as shown above. When you meet a library, try it on an empty row first.
+# `torch.softmax` gives NaN for an empty row. PyTorch's fused attention gave NaN too in earlier releases, and now keeps the same contract as
+# this book; the cell below runs both. When you meet a library, try it on an empty row first.
 # :::
 
 # %% tags=["torch-check"]
@@ -317,7 +317,10 @@ import torch
 
 theirs = torch.softmax(torch.tensor(scores), dim=-1)
 assert np.allclose(softmax(scores), theirs.numpy(), atol=1e-6)         # equal where a row has a key
-print(torch.softmax(torch.full((4,), -torch.inf), dim=-1))             # and NaN where it has none
+print("torch.softmax, empty row:", torch.softmax(torch.full((4,), -torch.inf), dim=-1))
+
+x, nobody = torch.ones(2, 4), torch.zeros(2, 2, dtype=torch.bool)
+print("fused attention, empty row:", torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=nobody)[0])
 
 # %% [markdown]
 # ## What does its gradient do?
@@ -367,20 +370,22 @@ g = rng.normal(size=row.shape)
 assert np.allclose(softmax_backward(row, g), J @ g)
 
 # %% [markdown]
-# Read it aloud: *a score moves by its weight, times how much better than the average its value would be.* That sentence explains
+# This is `attnlib.reference.softmax_backward`. Read it aloud: *a score moves by its weight, times how much better than the average its value would be.* That sentence explains
 # how attention learns, and also how it stops learning: if a row has put all its weight on one key, then that key **is** the average,
-# every other weight is 0, and the gradient vanishes. How large is the Jacobian along the temperature road?
+# every other weight is 0, and the gradient vanishes. How large is the Jacobian along the temperature road? (Its norm here is the most that
+# a unit change of the scaled scores $S/T$ can move the weights; for the scores themselves divide by $T$.)
 
 # %%
 for T in (0.1, 0.25, 1.0, 4.0, 16.0):
     p = softmax(scores[it].astype(np.float64) / T)
-    size = np.linalg.norm(np.diag(p) - np.outer(p, p), ord=2)  # the most any unit change of scores can move the weights
+    size = np.linalg.norm(np.diag(p) - np.outer(p, p), ord=2)
     print(f"T = {T:5}: entropy {entropy(p):.2f}, Jacobian norm {size:.1e}")
 
 # %% [markdown]
 # Cold rows are frozen: at $T = 0.1$ the norm has fallen by six orders of magnitude. Note the order of events, though: at $T = 0.25$ the entropy is
-# already near zero while the Jacobian still passes a hundredth of the best value. The row is committed before it is frozen. No row can answer more strongly
-# than $\tfrac12$, reached when two keys share evenly:
+# already near zero while the Jacobian still passes a hundredth of the best value. The row is committed before it is frozen. At the other end, no row can
+# answer more strongly than $\tfrac12$: the sizes in row $i$ of $J$ add up to $2A_i(1 - A_i)$, and for a symmetric matrix the largest such sum bounds
+# the norm. Two keys that share evenly reach it:
 
 # %%
 fifty_fifty = np.array([0.5, 0.5])
@@ -411,9 +416,9 @@ plt.show()
 # $\ln 9999 = 9.21$.
 # :::
 #
-# A trained model's weights are bounded, so its leads are bounded, so on long enough inputs its attention
-# **must** disperse, however well it was trained; reasoning tasks that need one exact item out of many suffer first {cite}`velickovic2024`.
-# Part III meets the remedies.
+# After training the projections are fixed, and the token vectors that enter a layer are normalised. So the leads a head can
+# reach are bounded, and on long enough rows its attention **must** disperse, however well it was trained
+# {cite}`velickovic2024`. The paper measures it on tasks that ask for one item among many, such as the largest.
 
 # %% [markdown]
 # ## What to remember
@@ -428,7 +433,7 @@ plt.show()
 # | $J = \operatorname{diag}(A) - AA^\top$ | gradient flows only where weight is; certain rows are frozen | Jacobian |
 #
 # **In practice.** Fused kernels never hold a whole row: they keep a running maximum and a running sum, rescale when the maximum grows
-# {cite}`milakov2018`, and save one number per row for the backward pass, the log-sum-exp. You will build that in Part IV; the
+# {cite}`milakov2018`, and save one number per row for the backward pass, the {term}`log-sum-exp`. You will build that in Part IV; the
 # third exercise below is its seed. Many compute $2^{x \log_2 e}$ instead of $e^x$, because the hardware has a fast $2^x$. Most sum in float32 even when scores are float16.
 #
 # **Shortcut taken here.** We looked at one head. In a network the lead itself is learned, and training can drive it up until rows freeze; norms on queries and
@@ -441,7 +446,7 @@ plt.show()
 # ```{exercise} Temperature with its limits
 # :label: ex-soften
 # Write `soften(scores, temperature)` for any temperature $\ge 0$, **including 0**, where all weight goes to the largest score and ties share it equally,
-# and including `np.inf`, where every key gets the same. No warning may be raised by a division. Works on any leading axes.
+# and including `np.inf`, where every key gets the same. Nothing may be divided by zero. It should work on any leading axes.
 # ```
 
 # %% tags=["ex:soften", "ex-stub"]
@@ -457,7 +462,8 @@ def soften(scores, temperature):
 
 # %% tags=["ex:soften", "ex-check"]
 assert np.allclose(soften(scores, 1.0), softmax(scores))
-assert np.array_equal(soften(np.array([3.0, 3.0, 0.0]), 0), [0.5, 0.5, 0])   # ties share
+with np.errstate(divide="raise", invalid="raise"):                           # no division by zero
+    assert np.array_equal(soften(np.array([3.0, 3.0, 0.0]), 0), [0.5, 0.5, 0])   # ties share
 assert np.allclose(soften(scores, np.inf), 1 / 15)                           # infinitely hot: the mean
 assert np.argmax(soften(scores[it], 0)) == 2                                 # hard lookup: animal
 
