@@ -8,6 +8,7 @@ without a script; with one, every word on the left can be chosen.
 import html
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from docutils import nodes
@@ -49,7 +50,7 @@ class AttentionLines(Directive):
 
     required_arguments = 1
     has_content = True
-    option_spec = {"query": directives.nonnegative_int}
+    option_spec: ClassVar = {"query": directives.nonnegative_int}
 
     def run(self) -> list[nodes.Node]:
         env = self.state.document.settings.env

@@ -35,17 +35,21 @@ def use_local_mathjax(app: Sphinx, config) -> None:
     config.mathjax_path = f"mathjax/{MATHJAX_BUNDLE}"
 
 
-def drop_thebe(app: Sphinx, pagename, templatename, context, doctree) -> None:
-    """Jupyter Book always adds thebe's scripts, twice; this book runs no remote kernels."""
-    context["script_files"] = [
-        script for script in context["script_files"]
-        if "thebe" not in str(script).lower() and "thebe" not in str(script.attributes.get("body", "")).lower()
-    ]
-    context["css_files"] = [sheet for sheet in context["css_files"] if "thebe" not in str(sheet).lower()]
+def silence_thebe(app: Sphinx, config) -> None:
+    """Jupyter Book always loads sphinx-thebe, whose scripts (emitted twice) look for a remote kernel."""
+    for event in app.events.listeners.values():
+        for listener in list(event):
+            if listener.handler.__module__.startswith("sphinx_thebe"):
+                app.disconnect(listener.id)
+
+
+def drop_thebe_style(app: Sphinx, pagename, templatename, context, doctree) -> None:
+    context["css_files"] = [sheet for sheet in context["css_files"] if "thebe" not in str(sheet.filename)]
 
 
 def setup(app: Sphinx) -> dict:
     app.connect("config-inited", use_local_mathjax)
-    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("config-inited", silence_thebe)
+    app.connect("html-page-context", drop_thebe_style)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -64,9 +64,16 @@ def add_notebook(app: Sphinx, pagename: str, templatename: str, context: dict, d
     context["notebook_name"] = PurePosixPath(source).name
 
 
+def name_summaries(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """A collapsed cell is called by the words it shows; myst-nb calls each 'Toggle hidden content'."""
+    if "body" in context:
+        context["body"] = context["body"].replace('<summary aria-label="Toggle hidden content">', "<summary>")
+
+
 def setup(app: Sphinx) -> dict:
     sys.path.insert(0, str(app.srcdir))  # the API page documents the library beside it, installed or not
     app.connect("doctree-read", warn_about_alt)
     app.connect("doctree-read", label_solutions)
     app.connect("html-page-context", add_notebook)
+    app.connect("html-page-context", name_summaries)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,8 +3,12 @@
 "use strict";
 
 function reachScrollingBoxes() {
+  for (const formula of document.querySelectorAll("article mjx-container:not([display='true'])")) {
+    const line = formula.parentElement.closest("p, li, td, dd, summary, figcaption, h1, h2, h3");
+    if (line && formula.getBoundingClientRect().width > line.clientWidth + 1) formula.classList.add("wide-inline");
+  }
   const boxes = document.querySelectorAll(
-    "article mjx-container[display='true'], article div.math, article .output, article .cell_output pre, " +
+    "article mjx-container[display='true'], article mjx-container.wide-inline, article div.math, article .output, article .cell_output pre, " +
     "article div.highlight pre, article .table-wrap, article .pst-scrollable-table-container"
   );
   for (const box of boxes) {

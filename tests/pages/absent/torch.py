@@ -1,0 +1,1 @@
+raise ImportError("the book must build where PyTorch is not installed")
