@@ -15,7 +15,7 @@ TRIES = 50
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Says nothing about requests that worked, and lets no browser keep an old page."""
 
-    extensions_map = {  # noqa: RUF012 (the base class spells it so)
+    extensions_map = {
         **http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".ipynb": "application/x-ipynb+json",
         ".woff2": "font/woff2"}
 
