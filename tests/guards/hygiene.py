@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 from tests.guards import Finding, at, code_cells, dotted, exercise, tags
 from tools import chapters
@@ -53,6 +54,7 @@ def seeded(chapter: Chapter) -> list[Finding]:
     generators, torch_seeded, torch_used = [], False, []
     for index, cell, tree in code_cells(source):
         place = at(chapter, source, index)
+        outside_functions = set(walk_outside_functions(tree))
         for node in ast.walk(tree):
             if any(name.split(".")[0] == "random" for name in imports(node)):
                 found.append(Finding(place, "imports random", "rng = np.random.default_rng(0), once"))
@@ -67,8 +69,8 @@ def seeded(chapter: Chapter) -> list[Finding]:
                     found.append(Finding(place, f"calls {name}", "draw from rng = np.random.default_rng(0)"))
                 elif not node.args and not node.keywords:
                     found.append(Finding(place, f"calls {name}() without a seed", "np.random.default_rng(0)"))
-                elif last == "default_rng" and not exercise(cell):
-                    generators.append(index)
+                elif last == "default_rng" and node in outside_functions and not exercise(cell):
+                    generators.append(index)  # inside a function it takes the seed it was handed
             torch_seeded |= name in ("torch.manual_seed",) or last == "manual_seed"
             keywords = {keyword.arg for keyword in node.keywords}
             draws = owner == "torch" and last in TORCH_RANDOM - {"empty"} and "generator" not in keywords
@@ -119,6 +121,14 @@ def imports(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [f"{node.module or ''}.{alias.name}" for alias in node.names]
     return []
+
+
+def walk_outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """Like ast.walk, but not into functions."""
+    for child in ast.iter_child_nodes(tree):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from walk_outside_functions(child)
 
 
 def bound(tree: ast.Module) -> set[str]:
