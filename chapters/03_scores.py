@@ -1,0 +1,790 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How well does a key answer a query?
+#
+# A {term}`query` asks, {term}`keys <key>` answer, and one number says how well a key fits: the {term}`score`. In this chapter you compute all
+# scores of a sentence at once, find out why they are divided by $\sqrt d$ and when that reason holds, meet the score that came before
+# the dot product, and decide which keys a query may see at all.
+#
+# :::{admonition} Before you start
+# :class: note
+# **You need** chapter 2 (queries and keys), the dot product, variance. **You will build** scaled dot-product scores, additive scores, and
+# masks for the future and for padding, with a test that catches a mask used the wrong way round. **Time** about 45 minutes.
+# :::
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from attnlib.data import real_head
+from attnlib.plots import scores as plots
+from attnlib.reference import entropy, softmax, softmax_backward  # chapter 4 builds these three
+
+rng = np.random.default_rng(0)
+np.set_printoptions(precision=3, suppress=True)
+
+# %% [markdown]
+# Queries and keys are those of chapter 2: the running sentence in the {term}`head` of MiniLM {cite}`wang2020b` in which *it* looks for
+# its noun.
+
+# %%
+head = real_head("pronoun")
+x, tokens = head.x, head.tokens        # (seq, dim)
+q = x @ head.w_q + head.b_q            # (seq_q, dim_head)
+k = x @ head.w_k + head.b_k            # (seq_k, dim_head)
+it, animal, street = (tokens.index(word) for word in ("it", "animal", "street"))
+print(q.shape, k.shape)
+
+# %% [markdown]
+# ## What is one entry?
+#
+# One score belongs to one query and one key. It multiplies them feature by feature and adds up, then divides by the square root of the
+# width $d$, here $\sqrt{32}$. The division gets its own section; first look at what is computed, one entry at a time.
+
+# %%
+def scores_by_loop(q, k):
+    scores = np.empty((len(q), len(k)))
+    for i, query in enumerate(q):
+        for j, key in enumerate(k):
+            scores[i, j] = sum(query * key) / len(query) ** 0.5
+    return scores
+
+
+slow = scores_by_loop(q, k)            # (seq_q, seq_k)
+print(f"it → animal {slow[it, animal]:.2f}   it → street {slow[it, street]:.2f}")
+
+# %% [markdown]
+# Row $i$ belongs to query $i$, column $j$ to key $j$. Row times column, summed: the two loops are a matrix product, with the keys
+# transposed {cite}`vaswani2017`:
+#
+# $$S = \frac{Q K^\top}{\sqrt d}$$
+
+# %%
+def attention_scores(q, k):
+    return q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5          # (..., seq_q, seq_k)
+
+
+scores = attention_scores(q, k)
+assert np.allclose(scores, slow, atol=1e-5)                     # float32 keeps about 7 digits
+assert np.allclose(softmax(scores), head.weights, atol=1e-6)    # they give the model's own weights
+
+# %% [markdown]
+# From here on this is `attnlib.reference.attention_scores`. It swaps the last two axes instead of writing `k.T`, which turns *all* axes
+# around. What comes out if you score the last three queries against all keys? And for a batch of 2 with 12 heads, 7 queries and 9 keys?
+
+# %%
+print(attention_scores(q[-3:], k).shape)
+print(attention_scores(np.zeros((2, 12, 7, 32)), np.zeros((2, 12, 9, 32))).shape)
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# (3, 15) and (2, 12, 7, 9): a row for each query, a column for each key, whatever stands in front. Nothing in the formula asks for as many
+# queries as keys. They differ in {term}`cross-attention`, and when a model writes with a {term}`KV cache`.
+# :::
+
+# %% mystnb={"image": {"alt": "A 15 by 15 signed map, queries down, keys across. The [CLS] column is positive for nearly every query and strongest in its first row. The framed row of “it” is strongly positive at “animal”, weaker at [CLS], “it” and “street”, and negative at most others. “cross” is strongly positive at “street”. Most of the remaining cells are pale or negative."}, "figure": {"caption": "All scores of one real head. In the row of *it*, *animal* stands out; in the row of *cross*, *street* does. Scores have both signs and no fixed range; only comparisons within a row will matter.", "name": "fig-score-map"}}
+plots.score_map(scores, tokens, "it")
+plt.show()
+
+# %% [markdown]
+# ## Two lengths and an angle
+#
+# Geometry says what a dot product is made of: $q \cdot k = |q|\,|k| \cos\theta$. Only the cosine knows whether query and key point the same way. What do the two
+# lengths do?
+
+# %%
+q_length = np.linalg.norm(q, axis=-1)                            # (seq_q,)
+k_length = np.linalg.norm(k, axis=-1)                            # (seq_k,)
+cosine = q @ k.T / np.outer(q_length, k_length)                  # (seq_q, seq_k), between -1 and 1
+assert np.allclose(scores, np.outer(q_length, k_length) * cosine / 32**0.5, atol=1e-5)
+
+for j in (animal, 0, street):
+    print(f"it → {tokens[j]:7}|q| {q_length[it]:.1f}  |k| {k_length[j]:.1f}  cosine {cosine[it, j]:5.2f}  score {scores[it, j]:5.2f}")
+
+# %% [markdown]
+# The best angle in this row is no closer than 65°. In 32 dimensions that is close: two random directions have a
+# cosine of 0 on average with a standard deviation of $1/\sqrt{32} \approx 0.18$.
+
+# %%
+directions = rng.normal(size=(10_000, 2, 32))
+directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+random_cosine = (directions[:, 0] * directions[:, 1]).sum(axis=-1)
+print(f"random directions: {random_cosine.std():.2f}   it → animal: {np.degrees(np.arccos(cosine[it, animal])):.0f} degrees")
+
+# %% [markdown]
+# Now stretch the query of *it* to twice its length, and keep its direction. Does another key win? What happens to the weights?
+
+# %%
+for stretch in (0.5, 1, 2):
+    row = softmax(attention_scores(stretch * q[[it]], k))[0]     # [[it]] keeps the row axis
+    print(f"{stretch:3} × query: best key {tokens[row.argmax()]}, weight {row.max():.2f}, entropy {entropy(row):.2f}")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# The order of the keys stays: every score of the row is multiplied by the same number. The **length of the query** only says how decided the row is,
+# and here *animal* goes from a modest lead to nearly everything. (The {term}`entropy` is 0 when one key holds all; chapter 4.)
+# :::
+#
+# The **length of a key** is different: it multiplies one *column*, so it competes with the other keys. A long key is loud, for queries that
+# like it and for those that do not. How often does that decide who wins?
+
+# %%
+for name in ("pronoun", "same_word"):
+    other = real_head(name)
+    a, b = other.x @ other.w_q + other.b_q, other.x @ other.w_k + other.b_k
+    b_length = np.linalg.norm(b, axis=-1)
+    by_score, by_cosine = (a @ b.T).argmax(-1), (a @ b.T / b_length).argmax(-1)
+    print(f"{name:9}: winner differs in {(by_score != by_cosine).sum()} of 15 rows,",
+          f"|k| of [CLS] {b_length[0]:.1f}, median {np.median(b_length):.1f}")
+
+# %% [markdown]
+# In the head that finds nouns, never: the best angle always wins. In the head that looks for the same word, six rows change, because the
+# key of [CLS] is almost twice as long as the others. Cosines alone would make a different head.
+#
+# ## Why divide by √d?
+#
+# The usual reason comes with an assumption that is easy to lose. *If* the $2d$ entries of $q$ and $k$ are independent, with mean 0 and variance 1, then each
+# product $q_a k_a$ has mean 0 and variance 1, and the sum of $d$ such products has variance $d$ {cite}`vaswani2017` (footnote 4). So
+# $q \cdot k$ has standard deviation $\sqrt d$, and dividing by it brings the scores back to 1. Entries like these are what a network can have
+# **at initialisation**: random weights and normalised inputs. Measure it.
+
+# %%
+widths = np.array([16, 32, 64, 128, 256, 512, 1024])
+seq_q, seq_k = 256, 64
+draws = {d: (rng.normal(size=(seq_q, d)), rng.normal(size=(seq_k, d))) for d in widths}
+unscaled = {d: a @ b.T for d, (a, b) in draws.items()}           # (seq_q, seq_k) each
+scaled = {d: attention_scores(a, b) for d, (a, b) in draws.items()}
+
+for d in (16, 64, 256, 1024):
+    print(f"d = {d:4}: √d {d**0.5:4.0f}   unscaled {unscaled[d].std():5.2f}   scaled {scaled[d].std():.2f}")
+assert all(abs(scaled[d].std() - 1) < 0.1 for d in widths)       # 64 random keys: a few per cent off
+
+# %% [markdown]
+# And if nobody divides? Then a wider head has larger scores from its very first step. What will a row of 64 keys look like at $d = 1024$, where scores
+# spread over $\pm 32$: still spread over many keys, or over a few?
+
+# %%
+def mean_entropy(score_maps):
+    return np.array([entropy(softmax(score_maps[d])).mean() for d in widths])
+
+
+spreads = {"unscaled": np.array([unscaled[d].std() for d in widths]), "scaled": np.array([scaled[d].std() for d in widths])}
+entropies = {"unscaled": mean_entropy(unscaled), "scaled": mean_entropy(scaled)}
+print("unscaled", entropies["unscaled"])
+print("scaled  ", entropies["scaled"])
+
+# %% mystnb={"image": {"alt": "Two panels over the width d from 16 to 1024. Top: the standard deviation of unscaled scores follows the dashed line of the square root of d from 4 to 32; the scaled one stays at 1. Bottom: the mean entropy of unscaled rows falls from about 1.4 to 0.1 nats, the scaled one stays flat near 3.7, close to the dashed line of ln 64, about 4.16, where all keys share equally."}, "figure": {"caption": "Random queries and keys, 64 keys. Without the division the rows of a wide head collapse onto one key before anything has been learned; with it, the width no longer matters.", "name": "fig-scores-width"}}
+plots.spread_and_entropy(widths, spreads, entropies, np.log(seq_k))
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Over hardly more than one key. The entropy of 0.13 at $d = 1024$ means that a query looks at $e^{0.13} \approx 1.1$ keys, and which one it is was decided by the random
+# draw. Scaled rows look at about 40 of the 64, at every width.
+# :::
+#
+# ### Is it the gradient?
+#
+# The paper itself *suspects* that large dot products push softmax "into regions where it has extremely small gradients" {cite}`vaswani2017`. Test the suspicion.
+# First the softmax alone: how much can a unit change of the scores move the weights of a row, at most? That is the norm of its
+# Jacobian, which chapter 4 derives.
+
+# %%
+def jacobian_norm(weights):
+    J = weights[..., None] * (np.eye(weights.shape[-1]) - weights[..., None, :])  # (seq_q, seq_k, seq_k)
+    return np.linalg.eigvalsh(J)[:, -1]                                           # largest eigenvalue of each row's
+
+
+for d in (16, 64, 256, 1024):
+    loose, tight = (jacobian_norm(softmax(each[d])) for each in (scaled, unscaled))
+    print(f"d = {d:4}  mean: scaled {loose.mean():.2f}, unscaled {tight.mean():.2f}   "
+          f"median: scaled {np.median(loose):.2f}, unscaled {np.median(tight):.4f}")
+
+# %% [markdown]
+# Not at once. At $d = 16$ and 64 the unscaled rows answer *more* strongly than the scaled ones, and at 256 they still do on average. The
+# entropy was down to 0.55 at $d = 64$ already: a row commits to a few keys long before its gradient fades. And the typical row (the median) fades long before the average, which
+# lives on the few rows whose two best keys happen to tie.
+#
+# Second, follow the gradient one step further, to where training uses it. The score is $q \cdot k$ or $q \cdot k/\sqrt d$, so on its way back to the query
+# the unscaled gradient is **not** divided by $\sqrt d$: a factor of 32 in its favour at $d = 1024$. Send a random gradient back.
+
+# %%
+d_weights = rng.normal(size=(seq_q, seq_k))                      # what arrives at the weights
+for d in (16, 64, 256, 1024):
+    keys = draws[d][1]
+    loose = np.linalg.norm(softmax_backward(softmax(scaled[d]), d_weights) @ keys / d**0.5, axis=-1)
+    tight = np.linalg.norm(softmax_backward(softmax(unscaled[d]), d_weights) @ keys, axis=-1)
+    print(f"d = {d:4}  mean: scaled {loose.mean():.2f}, unscaled {tight.mean():.2f}   "
+          f"median: scaled {np.median(loose):.2f}, unscaled {np.median(tight):.3f}")
+assert tight.mean() > loose.mean() and np.median(tight) < np.median(loose)    # at d = 1024
+
+# %% [markdown]
+# On average the unscaled gradient never vanishes here; it is larger than the scaled one at every width. It becomes a lottery: at
+# $d = 1024$ a typical query receives about a thirtieth of what it receives with scaling, and a few receive far too much. So "unscaled
+# scores have vanishing gradients" is half of the truth. The whole: rows are nearly one-hot from the start, at random, and the gradient
+# that could repair them reaches few of them.
+#
+# ## Does a trained head obey?
+#
+# Training is free to undo all this. The entries of real queries and keys need not have variance 1, and above all they need not be
+# independent: the head *learns* to make some of them agree. Our head is 32 wide, so the assumption says $\sqrt{32} = 5.66$. Before you run the cell: is the
+# standard deviation of its unscaled scores smaller, about equal, or larger?
+
+# %%
+names = ["same_word", "sink", "pronoun", "previous"]
+measured, independent = [], []
+for name in names:
+    other = real_head(name)
+    a, b = other.x @ other.w_q + other.b_q, other.x @ other.w_k + other.b_k
+    measured.append((a @ b.T).std())
+    independent.append((32 * (a**2).mean() * (b**2).mean()) ** 0.5)      # own size of entries, but independent
+    print(f"{name:9} q: mean {a.mean():5.2f}, variance {a.var():.2f}   k: mean {b.mean():5.2f}, variance {b.var():.2f}   "
+          f"q·k: {measured[-1]:.1f}")
+
+# %% mystnb={"image": {"alt": "Two bars for each of four trained heads: the standard deviation of q·k if entries of their actual size were independent, and as measured. same_word 4.1 and 6.1, sink 6.5 and 9.3, pronoun 8.8 and 10.2, previous 31.5 and 63.5. A dashed line marks 5.66, the square root of 32. In every head the measured bar is the taller one."}, "figure": {"caption": "What training made of the assumption. The left bars give up variance 1 and keep independence; the right bars are measured. In all four heads queries and keys are aligned, so that their products spread further than independent entries of the same size would.", "name": "fig-trained-spread"}}
+plots.trained_spreads(names, {"own size, independent": np.array(independent), "measured": np.array(measured)}, 32**0.5)
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Larger, in all four heads, and by very different amounts. In *previous* the entries alone have a variance above 5, and the alignment of
+# queries and keys doubles the spread once more: 63.5 instead of 5.66. Divided by $\sqrt{32}$, the scores of these heads have standard deviations from
+# 1.1 to 11.2; the assumption promised 1.
+# :::
+#
+# So in a trained head $\sqrt d$ is a **convention**, not a normalisation. The model cannot do anything with it that it could not do without: the factor can be
+# moved into the query projection, and not a weight changes.
+
+# %%
+w_folded, b_folded = head.w_q / 32**0.5, head.b_q / 32**0.5
+folded = (x @ w_folded + b_folded) @ k.T                         # no division any more
+assert np.allclose(folded, scores, atol=1e-5)
+
+print(f"this head's mean entropy: {entropy(softmax(scores)).mean():.2f}, without the division: {entropy(softmax(q @ k.T)).mean():.2f}")
+
+# %% [markdown]
+# What the division fixes is the place where training **starts**, and how large a change of the scores one step of training makes. Where it ends is up to training. Some people therefore
+# choose otherwise:
+#
+# - **QK-norm** brings every query and key to length 1 and multiplies by one learned number instead of dividing by $\sqrt d$
+#   {cite}`henry2020`; no score can then exceed that number. It is the first exercise below.
+# - **Dividing by $d$** is the rule of the maximal update parametrisation ([Yang et al., 2022](https://arxiv.org/abs/2203.03466)). Its argument is the
+#   one you have just seen: after training, queries and keys are correlated, and the sum of $d$ correlated products grows like $d$, not like $\sqrt d$.
+#
+# ## A score need not be a product
+#
+# The first attention in neural translation {cite}`bahdanau2014` did not multiply queries by keys. It **added** them and sent the sum through a
+# small network, one hidden layer of $\tanh$:
+#
+# $$s_{ij} = w \cdot \tanh(q_i + k_j)$$
+#
+# with $q_i$ and $k_j$ the projected vectors as before, and a learned vector $w$ of width $d$. This is {term}`additive attention`. Every pair needs its
+# own $\tanh$, so the pairs get an axis of their own before $w$ sums the features away.
+
+# %%
+def additive_scores(q, k, w):
+    hidden = np.tanh(q[..., :, None, :] + k[..., None, :, :])    # (..., seq_q, seq_k, dim_head)
+    return hidden @ w                                            # (..., seq_q, seq_k)
+
+
+w = rng.normal(size=32)                                          # untrained: MiniLM has no such vector
+added = additive_scores(q, k, w)
+assert np.isclose(added[it, animal], w @ np.tanh(q[it] + k[animal]))
+print(added.shape)
+
+# %% [markdown]
+# Does it need the $\tanh$? Leave it out, and look at the weights of two different queries.
+
+# %%
+without_tanh = (q[:, None, :] + k[None, :, :]) @ w               # (seq_q, seq_k)
+rows = softmax(without_tanh)
+print(tokens[it], rows[it, :5], "  cross", rows[tokens.index("cross"), :5])
+assert np.allclose(rows, rows[0], atol=1e-5)
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# All queries get the same weights. $w \cdot (q_i + k_j)$ is $w \cdot q_i + w \cdot k_j$, and the first term is the same for every key of the row. Softmax
+# compares keys with each other, so what all of them share drops out (chapter 4 makes this precise). Without the nonlinearity the query is never heard. A product
+# needs none: it already ties query and key together.
+# :::
+#
+# What does each cost? Per pair of a query and a key, the dot product takes $d$ multiplications and $d$ additions. The additive score takes $d$ additions, $d$ evaluations of
+# $\tanh$, and then the same $2d$ operations with $w$. The order is the same, $N M d$. The difference is in how it runs: the first is one matrix product and stores
+# $N M$ numbers; the second, written as above, stores $N M d$.
+
+# %%
+n, d = 1024, 64
+print(f"dot product: {2 * n * n * d / 1e6:.0f} million operations, {4 * n * n / 2**20:.0f} MiB of scores in float32")
+print(f"additive:    {3 * n * n * d / 1e6:.0f} million operations and {n * n * d / 1e6:.0f} million tanh, "
+      f"{4 * n * n * d / 2**20:.0f} MiB on the way")
+
+# %% tags=["nbval-ignore-output"]
+a, b, v = (rng.normal(size=shape).astype(np.float32) for shape in ((256, 64), (256, 64), (64,)))
+
+
+def best_of_five(score):
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        score()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+ratio = best_of_five(lambda: additive_scores(a, b, v)) / best_of_five(lambda: attention_scores(a, b))
+print(f"additive scores take {ratio:.0f} times as long here")
+assert ratio > 5                                                 # measured above 100 on one core; the margin is wide
+
+# %% [markdown]
+# Which is *better* is less settled. {cite:t}`vaswani2017` (section 3.2.1) report, from earlier work on translation, that the two perform similarly for small $d$ and that additive scores win
+# for large $d$ **if the dot product is not scaled**; this is what made them scale it. {cite:t}`luong2015` compared several scores inside recurrent translators and got good
+# results with products, poor ones with a variant of the additive form, without an explanation. We know of no result that settles it for large transformers; what decided was speed: "much faster and more
+# space-efficient in practice", because matrix products are what hardware does best {cite}`vaswani2017`.
+#
+# ## Who may see whom?
+#
+# So far every query sees every key. Often some keys are out of bounds: the **future**, when a model learns to predict the next word, and **padding**, the filler that brings
+# sentences of a batch to equal length. A {term}`mask` says which. In this book a mask is boolean, and `True` means **may attend**.
+#
+# The clearest way to write one is as a question about two positions. For the {term}`causal mask`: may the query at position `q_idx` see the key at
+# position `k_idx`?
+
+# %%
+def causal(q_idx, k_idx):
+    return k_idx <= q_idx
+
+
+print(causal(5, 3), causal(5, 5), causal(5, 6))
+
+# %% [markdown]
+# This is `attnlib.masks.causal`, a **predicate**. It only compares, so it takes arrays as well as numbers. Give it all query positions as a column and all key positions as a
+# row, and broadcasting asks the question for every pair:
+
+# %%
+q_idx = np.arange(8)[:, None]          # (seq_q, 1)
+k_idx = np.arange(8)[None, :]          # (1, seq_k)
+past = causal(q_idx, k_idx)            # (seq_q, seq_k)
+print(past.astype(int)[:4])
+assert np.array_equal(past, np.tril(np.ones((8, 8), bool)))
+
+# %% [markdown]
+# For a {term}`padding mask` the answer also depends on which sentence of the batch it is. Take two sentences of 8 and 5 tokens. A real key is one before its sentence's
+# length; who asks does not matter.
+
+# %%
+def real_keys(lengths):
+    def predicate(q_idx, k_idx):
+        return k_idx < lengths[:, None, None, None]   # (batch, 1, 1, seq_k): one mask for all heads and queries
+    return predicate
+
+
+real = real_keys(np.array([8, 5]))(q_idx, k_idx)
+print(real.shape, real[1, 0, 0].astype(int))
+
+# %% [markdown]
+# Two masks combine with **and**: a query may see a key if both allow it. Shapes broadcast as usual. How many of the 64 pairs does the shorter sentence keep?
+
+# %%
+allowed = past & real                  # (batch, 1, seq_q, seq_k)
+print(allowed.shape, "pairs kept:", allowed.sum(axis=(-1, -2)).ravel())
+
+# %% mystnb={"image": {"alt": "Three 8 by 8 grids, filled where a query may attend. Causal: the lower triangle with its diagonal. Padding with 5 real tokens: the first five columns, in every row. Both: the lower triangle cut off after the fifth column."}, "figure": {"caption": "Masks combine by *and*. Rows 5 to 7 of the right-hand mask belong to padding tokens. They look at real keys, nobody looks at them, and their results are thrown away.", "name": "fig-mask-gallery"}}
+everyone = np.ones((8, 8), dtype=bool)
+plots.masks({"causal": past, "padding, length 5": everyone & real[1, 0], "both": allowed[1, 0]})
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# 36 of the full sentence, $8 \cdot 9/2$, and 30 of the shorter one: rows 0 to 4 keep $1 + 2 + 3 + 4 + 5 = 15$, and the three padding rows keep 5 each. The padding mask hides padding
+# **keys**. It need not hide padding queries, and better does not: a row without any key is a special case that you will meet in a moment.
+# :::
+#
+# The library has both, and two helpers: `both` combines predicates before they become arrays, and `to_array` holds the two `arange` lines.
+
+# %%
+from attnlib import masks
+
+library = masks.to_array(masks.both(causal, masks.padding(np.array([8, 5]))), seq_q=8)
+assert np.array_equal(library, allowed)
+
+# %% [markdown]
+# ### What a mask does to a real head
+#
+# A mask works **on the scores**: forbidden ones become $-\infty$, so that their weight is $e^{-\infty} = 0$ and the allowed keys share everything. (Our head comes from an
+# {term}`encoder` that was never trained with a causal mask; we put one on it to see what changes.) This head's *the* looks for the noun it belongs to. Which words will suffer?
+
+# %%
+mask = masks.to_array(causal, len(tokens))                       # (seq, seq)
+blind = softmax(np.where(mask, scores, -np.inf))                 # (seq_q, seq_k)
+for i, j in ((1, animal), (it, animal)):
+    print(f"{tokens[i]} → {tokens[j]}: {head.weights[i, j]:.2f}, causal {blind[i, j]:.2f}")
+assert np.allclose(blind.sum(axis=-1), 1) and not blind[~mask].any()
+
+# %% mystnb={"image": {"alt": "Two 15 by 15 maps of weights. Left, without a mask, “the” in the second row looks at “animal” with 0.46, and “cross” looks at “street”. Right, with a causal mask, everything above the diagonal is empty: the first “the” has moved to [CLS], “cross” too, while the row of “it” is almost the same, dark at “animal”."}, "figure": {"caption": "The same head with and without a causal mask. Whatever looked back survives; whatever looked ahead has to spend its weight elsewhere, mostly on [CLS].", "name": "fig-causal-head"}}
+plots.weight_maps({"every key": head.weights, "causal": blind}, tokens, height=3.4)
+plt.show()
+
+# %% [markdown]
+# *It* hardly notices, since its noun came before. *The* stands in front of its noun, and under a causal mask a word cannot look at what comes next.
+#
+# ## One query, eight keys: which row of the triangle?
+#
+# A model that writes computes one new query at a time and keeps the old keys in a cache. So there is 1 query and there are, say, 8 keys. The obvious causal mask for a 1 × 8
+# score row is the lower triangle of a 1 × 8 matrix. Which keys does the new token see?
+
+# %%
+obvious = np.tril(np.ones((1, 8), dtype=bool))
+print(obvious.astype(int))
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Only key 0. The triangle starts in the upper left corner, as if our query stood at position 0. It stands at position 7 and may see all eight keys. No error is raised, nothing is NaN;
+# the model has forgotten everything but its first token.
+# :::
+#
+# The predicate is innocent: `causal` was given the wrong position. With fewer queries than keys, the queries are the **last** ones, so their positions run up to
+# the end. That is the one line that `to_array` adds to what you wrote above:
+
+# %%
+seq_q, seq_k = 3, 8                                              # three new tokens, five in the cache
+q_idx = np.arange(seq_k - seq_q, seq_k)[:, None]                 # positions 5, 6, 7
+to_end = causal(q_idx, np.arange(seq_k)[None, :])                # (seq_q, seq_k)
+
+assert np.array_equal(to_end, masks.to_array(causal, 3, 8))
+assert np.array_equal(to_end, past[-3:])                         # the last rows of the full mask
+assert masks.to_array(causal, 1, 8).all()                        # the newest token sees everything
+
+# %% mystnb={"image": {"alt": "Two grids of 3 queries, at positions 5, 6 and 7, by 8 keys. Aligned to the start: query 5 sees only key 0, query 6 keys 0 and 1, query 7 keys 0 to 2. Aligned to the end: query 5 sees keys 0 to 5, query 6 keys 0 to 6, query 7 all eight."}, "figure": {"caption": "Three new queries and eight keys. Aligned to the start, each query misses the five latest keys it should see, its own among them. Aligned to the end, the mask is the last three rows of the full triangle.", "name": "fig-mask-alignment"}}
+plots.masks({"to the start: wrong here": np.tril(np.ones((3, 8), dtype=bool)), "to the end": to_end}, height=1.9, first_query=5)
+plt.show()
+
+# %% [markdown]
+# Libraries disagree. `is_causal=True` in PyTorch's `scaled_dot_product_attention` aligns to the **start** ([issue 103082](https://github.com/pytorch/pytorch/issues/103082), and
+# [108108](https://github.com/pytorch/pytorch/issues/108108), which proposes to change it); FlashAttention aligned to the start too until version 2.1, and to the end since. In this
+# book it is always the end.
+
+# %% tags=["torch-check"]
+import torch
+
+values = torch.eye(8)                                            # value j is the unit vector j, so the result shows the weights
+new, cache = torch.ones(1, 8), torch.ones(8, 8)                  # every score is the same
+seen = torch.nn.functional.scaled_dot_product_attention(new, cache, values, is_causal=True)
+print("is_causal=True, one query:", seen.numpy()[0])
+
+# %% [markdown]
+# ## True means what?
+#
+# Nothing in a boolean array says whether `True` means *look* or *do not look*. Both are in use, in one and the same library: for `scaled_dot_product_attention` in PyTorch `True` means may attend; for
+# `torch.nn.MultiheadAttention` it means **ignored**. What happens if you get it the wrong way round? Chapter 5 builds the whole layer; three lines are enough here.
+
+# %%
+def attend(x, mask):
+    q, k, v = x @ head.w_q + head.b_q, x @ head.w_k + head.b_k, x @ head.w_v + head.b_v
+    return softmax(np.where(mask, attention_scores(q, k), -np.inf)) @ v      # (seq, dim_v)
+
+
+right, inverted = attend(x, mask), attend(x, ~mask)
+print(right.shape, inverted.shape, np.isfinite(inverted).all())
+
+# %% [markdown]
+# Shapes agree, all numbers are finite, rows of weights sum to 1 (but for the last query, which sees nothing; more on it below). No shape test and no look at the output
+# notices. One question does: *if I change a token, which results move?* Replace *tired*, token 13, by another vector. Which rows should move under a causal mask?
+
+# %%
+changed = x.copy()
+changed[13] = x[street]                                          # any other vector will do
+
+
+def rows_that_move(before, after):
+    return np.flatnonzero(np.abs(after - before).max(axis=-1) > 1e-5)   # above float32 noise, far below a real change
+
+
+print("correct :", rows_that_move(right, attend(changed, mask)))
+print("inverted:", rows_that_move(inverted, attend(changed, ~mask)))
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Only rows 13 and 14, the changed token and what comes after it. With the inverted mask *every earlier* row moves: each one reads the future and nothing else. A model trained like this sees the word it is asked
+# to predict, so its training loss looks splendid.
+# :::
+#
+# It happens to careful people. An inverted mask was found in a widely read teaching repository
+# ([issue 1061](https://github.com/rasbt/LLMs-from-scratch/issues/1061)), whose fix added a test like the one above, and in a released model's code
+# ([transformers 38094](https://github.com/huggingface/transformers/pull/38094)). The last exercise asks you for a test that would have caught both. Here is the trap with PyTorch's
+# own two functions.
+
+# %% tags=["torch-check"]
+from torch.nn.functional import scaled_dot_product_attention
+
+torch.manual_seed(0)
+module = torch.nn.MultiheadAttention(embed_dim=8, num_heads=1, batch_first=True)
+may_see = torch.from_numpy(masks.to_array(causal, 6))
+one = torch.randn(1, 6, 8)
+two = one.clone()
+two[:, 4] += 1                                                   # change token 4 of 0..5
+calls = {
+    "sdpa(mask)  ": lambda z: scaled_dot_product_attention(z, z, z, attn_mask=may_see),
+    "module(mask)": lambda z: module(z, z, z, attn_mask=may_see)[0],
+    "module(~mask)": lambda z: module(z, z, z, attn_mask=~may_see)[0],
+}
+for call, layer in calls.items():
+    moved = (layer(two) - layer(one)).detach().abs().amax(-1)[0] > 1e-5
+    print(f"{call:14} moves rows", torch.nonzero(moved).ravel().tolist())
+
+# %% [markdown]
+# ## Before softmax, not after
+#
+# The same test settles another question. Could we compute the weights first, and set the forbidden ones to zero afterwards? No weight falls on the future then. Does anything
+# of the future get through?
+
+# %%
+def attend_then_mask(x, mask):
+    q, k, v = x @ head.w_q + head.b_q, x @ head.w_k + head.b_k, x @ head.w_v + head.b_v
+    return (softmax(attention_scores(q, k)) * mask) @ v
+
+
+late = softmax(scores) * mask
+print("rows sum to", late.sum(axis=-1)[[0, 1, 6, it]])
+print("rows that move:", rows_that_move(attend_then_mask(x, mask), attend_then_mask(changed, mask)))
+
+# %% [markdown]
+# Rows no longer sum to 1, and the future **leaks**: row 6 moves when token 13 changes. The forbidden weights are gone, but while they existed they took their share from the others; how much
+# weight the past has left tells something about the future.
+#
+# Dividing each row by its new sum repairs both, in exact arithmetic: the common factor of the row cancels, and what is left is softmax over the allowed keys.
+
+# %%
+renormalised = late / late.sum(axis=-1, keepdims=True)
+assert np.allclose(renormalised, blind, atol=1e-6)
+
+loud_future = np.array([0.0, 1.0, 200.0], dtype=np.float32)      # the third key is forbidden
+weights = softmax(loud_future) * np.array([True, True, False])
+print("weights of the allowed keys:", weights[:2], "  masked before:", softmax(loud_future[:2]))
+
+# %% [markdown]
+# In floating point it does not always: a forbidden key with a large score pushes all allowed weights below the smallest number, and 0/0 is left. Mask before softmax, on the scores.
+#
+# ## Why −∞ and not −10⁹?
+#
+# Much code writes a large negative number instead of $-\infty$. As long as a query may see at least one key, that is the same:
+
+# %%
+assert np.array_equal(softmax(np.where(mask, scores, np.float32(-1e9))), blind)
+
+# %% [markdown]
+# The two part ways where a query may see **nothing**. That is not exotic. It takes a batch padded on the left, as is usual for writing, under a causal mask: the first queries are
+# padding, and so is everything before them.
+
+# %%
+left_padded = masks.both(causal, lambda q_idx, k_idx: k_idx >= 3)           # three padding tokens in front
+print(masks.to_array(left_padded, 8).any(axis=-1))
+
+# %% [markdown]
+# What weights should such a query get? None of these keys is allowed, so any weight at all is a leak. Try the usual ways on the first six scores of *it*, with the softmax that most
+# libraries have.
+
+# %%
+def softmax_usual(scores):
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+some = scores[it, :6]                                            # pretend that all six are forbidden
+with np.errstate(invalid="ignore"):                              # inf - inf is what we want to see
+    print("replace by -inf ", softmax_usual(np.full_like(some, -np.inf)))
+print("replace by -1e9 ", softmax_usual(np.full_like(some, -1e9)))
+print("add -1e4        ", softmax_usual(some - np.float32(1e4)))
+print("no mask at all  ", softmax_usual(some))
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# - **Replaced by $-\infty$:** NaN, which spreads through the network. Ugly, but you notice.
+# - **Replaced by $-10^9$:** all scores are equal, so the query spends evenly over exactly the keys it must not see.
+# - **Added $-10^4$:** the differences between scores survive, softmax looks at nothing else, and the mask has done *nothing*. (Nearly: float32 keeps three decimals of a number near 10,000.)
+# :::
+#
+# Which of these you get can depend on the number format. Adding $-10^9$ gives the even row in float32, where numbers near $10^9$ are 64 apart and swallow the scores. In float64 they
+# are not swallowed, and the mask does nothing. In float16, $-10^9$ does not exist:
+
+# %%
+print("float32 step at 1e9:", np.spacing(np.float32(1e9)))
+print("add -1e9, float32   ", softmax_usual(some + np.float32(-1e9)))
+print("add -1e9, float64   ", softmax_usual(some.astype(np.float64) - 1e9))
+with np.errstate(over="ignore"):
+    print("-1e9 in float16     ", np.array(-1e9).astype(np.float16))
+
+# %% [markdown]
+# So this book keeps three things apart. The mask is **boolean**. Forbidden scores are **replaced** by $-\infty$, before softmax. And softmax itself knows what an empty row is: it spends nothing. Chapter 4 builds
+# that softmax; you have been using it.
+
+# %%
+print(softmax(np.full_like(some, -np.inf)))
+
+# %% [markdown]
+# ## What to remember
+#
+# | rule | reason | what showed it |
+# |---|---|---|
+# | $S = QK^\top/\sqrt d$, queries down, keys across | one matrix product scores every pair | the loop |
+# | length of a query: how decided; length of a key: how loud | it scales a row; it scales a column | stretched query, *same_word* |
+# | $\operatorname{Var}(q \cdot k) = d$ for independent entries of mean 0, variance 1 | a fact about initialisation | {numref}`fig-scores-width` |
+# | unscaled wide rows collapse; gradients become a lottery | entropy falls first | entropy, Jacobian, gradient at the query |
+# | trained heads do not obey; $\sqrt d$ is a convention | alignment is what they learned | {numref}`fig-trained-spread` |
+# | `True` = may attend; masks combine by *and* | polarity cannot be seen in the output | change a future token |
+# | causal: aligned to the **end** | the last query stands at the last key | {numref}`fig-mask-alignment` |
+# | replace by $-\infty$, before softmax | after: the future leaks through the sum | row 6 moves |
+#
+# **In practice.** Fast kernels do not build the mask as an array: they ask the predicate for blocks of positions and skip blocks in which no pair is allowed {cite}`dong2024`. That is where a mask saves time; in this
+# chapter every forbidden score was computed and then overwritten, which saves nothing (Part III). A mask is also the extreme case of a *bias* on the scores, 0 or $-\infty$;
+# chapter 7 meets biases in between, which say how far away a key is.
+#
+# **Shortcut taken here.** The entropies in {numref}`fig-scores-width` come from independent normal numbers, not from an initialised network: there, queries and keys are projections of the same tokens, and their
+# variance depends on how the inputs are normalised and how the weights are drawn. The last exercise measures it.
+
+# %% [markdown]
+# ## Exercises
+
+# %% [markdown] tags=["ex:cosine_scores", "ex-prompt"]
+# ```{exercise} Scores that cannot grow
+# :label: ex-cosine-scores
+# Write `cosine_scores(q, k, scale)`: the cosine of every query with every key, times `scale` (the one number that QK-norm learns). Any leading axes; a query or key that is all zeros
+# has score 0 with everything, not NaN.
+# ```
+
+# %% tags=["ex:cosine_scores", "ex-stub"]
+def cosine_scores(q, k, scale):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:cosine_scores", "ex-solution", "hide-cell"]
+def cosine_scores(q, k, scale):
+    def unit(vectors):
+        length = np.linalg.norm(vectors, axis=-1, keepdims=True)     # (..., seq, 1)
+        return vectors / np.where(length == 0, 1, length)
+    return scale * (unit(q) @ unit(k).swapaxes(-1, -2))              # (..., seq_q, seq_k)
+
+# %% tags=["ex:cosine_scores", "ex-check"]
+assert np.allclose(cosine_scores(q, k, 1.0), cosine, atol=1e-5)
+assert np.allclose(cosine_scores(7 * q, 0.1 * k, 5.0), 5 * cosine, atol=1e-5)     # lengths are forgotten
+some_q, some_k = rng.normal(size=(2, 3, 4, 8)), rng.normal(size=(2, 3, 6, 8))
+assert cosine_scores(some_q, some_k, 1.0).shape == (2, 3, 4, 6)
+assert np.allclose(cosine_scores(some_q, some_k, 1.0)[1, 2], cosine_scores(some_q[1, 2], some_k[1, 2], 1.0))
+assert np.array_equal(cosine_scores(np.zeros((1, 8)), some_k[0, 0], 9.0), np.zeros((1, 6)))
+print("highest score of “previous” is 30; with scale 10 no score exceeds", np.abs(cosine_scores(q, k, 10.0)).max().round(1))
+
+# %% [markdown] tags=["ex:window", "ex-prompt"]
+# ```{exercise} A window
+# :label: ex-window
+# Write `window(left, right)`, which returns a **predicate**: a query sees `left` keys before it, itself, and `right` keys after it. Its own position is not counted, so `window(2, 0)` shows
+# three keys. (Windows that are off by one are among the most common bugs in attention code.)
+# ```
+
+# %% tags=["ex:window", "ex-stub"]
+def window(left, right):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:window", "ex-solution", "hide-cell"]
+def window(left, right):
+    def predicate(q_idx, k_idx):
+        return (q_idx - k_idx <= left) & (k_idx - q_idx <= right)
+    return predicate
+
+# %% tags=["ex:window", "ex-check"]
+assert [bool(window(2, 1)(10, j)) for j in range(7, 13)] == [False, True, True, True, True, False]
+assert np.array_equal(masks.to_array(window(0, 0), 5), np.eye(5))                # itself only
+assert masks.to_array(window(2, 0), 9).sum(axis=-1).tolist() == [1, 2] + [3] * 7
+assert np.array_equal(masks.to_array(window(9, 0), 9), masks.to_array(causal, 9))
+assert masks.to_array(window(2, 0), 1, 9).ravel().nonzero()[0].tolist() == [6, 7, 8]   # with a cache
+
+# %% [markdown] tags=["ex:same_document", "ex-prompt"]
+# ```{exercise} Several documents in one row
+# :label: ex-same-document
+# To waste no padding, training often packs several documents into one sequence. `document[i]` is the number of the document that position `i` belongs to. Write `same_document(document)`, which returns a predicate: query and
+# key must be of the same document. It has to work for **any** positions it is asked about, not only for the whole square.
+# ```
+
+# %% tags=["ex:same_document", "ex-stub"]
+def same_document(document):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:same_document", "ex-solution", "hide-cell"]
+def same_document(document):
+    def predicate(q_idx, k_idx):
+        return document[q_idx] == document[k_idx]     # looked up by position, so any positions will do
+    return predicate
+
+# %% tags=["ex:same_document", "ex-check"]
+document = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+packed = same_document(document)
+assert bool(packed(0, 2)) and not bool(packed(2, 3))
+assert masks.to_array(packed, 8).sum() == 3 * 3 + 2 * 2 + 3 * 3
+both_ways = masks.to_array(masks.both(causal, packed), 8)
+assert both_ways.sum(axis=-1).tolist() == [1, 2, 3, 1, 2, 1, 2, 3]                # each document starts anew
+assert np.array_equal(masks.to_array(packed, 2, 8), masks.to_array(packed, 8)[-2:])   # with a cache
+
+# %% [markdown] tags=["ex:leaks_future", "ex-prompt"]
+# ```{exercise} The test that was missing
+# :label: ex-leaks-future
+# Write `leaks_future(layer, x)`. `layer` is any function from token vectors (seq, dim) to results (seq, dim_v), and you cannot look inside. Return `True` if the result of any position depends on a **later** token, else `False`. Do not
+# change `x`. A small leak counts; rounding noise does not.
+# ```
+
+# %% tags=["ex:leaks_future", "ex-stub"]
+def leaks_future(layer, x):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:leaks_future", "ex-solution", "hide-cell"]
+def leaks_future(layer, x):
+    before = layer(x)
+    for t in range(1, len(x)):                        # each token in turn: a leak may start anywhere
+        other = x.copy()
+        other[t] = -x[t]                              # any clear change will do
+        if not np.allclose(layer(other)[:t], before[:t], atol=1e-5):
+            return True                               # a position before t has noticed
+    return False
+
+# %% [markdown] tags=["ex:leaks_future"]
+# The check tries your test on layers that are in order and on layers that leak, some of them slyly: by one position, only between the first few tokens, through the sum of a late
+# mask, and outside of the attention altogether.
+
+# %% tags=["ex:leaks_future", "ex-check"]
+def masked_by(predicate):
+    return lambda x: attend(x, masks.to_array(predicate, len(x)))
+
+
+honest = [masked_by(causal), masked_by(window(3, 0)), lambda x: np.zeros((len(x), 4)), lambda x: 2 * x]
+leaky = {
+    "no mask": masked_by(lambda q_idx, k_idx: k_idx == k_idx),
+    "inverted": masked_by(masks.negate(causal)),
+    "off by one": masked_by(lambda q_idx, k_idx: k_idx <= q_idx + 1),
+    "first four see each other": masked_by(masks.either(causal, lambda q_idx, k_idx: (q_idx < 4) & (k_idx < 4))),
+    "masked after softmax": lambda x: attend_then_mask(x, mask),
+    "mean over the sequence": lambda x: attend(x - x.mean(axis=0), mask),
+}
+original = x.copy()
+assert not any(leaks_future(layer, x) for layer in honest)
+for fault, layer in leaky.items():
+    assert leaks_future(layer, x), f"missed: {fault}"
+assert np.array_equal(x, original)
+
+# %% [markdown] tags=["ex:explore_init", "ex-prompt", "ex-open"]
+# ```{exercise} Explore: a head that has not been trained
+# :label: ex-explore-init
+# Put random projections in place of the trained ones: entries of `w_q` and `w_k` normal with variance $1/384$, no bias, the real `x`. What is the standard deviation of the scaled scores? It is not 1; which part of the assumption
+# fails, and what would you have to do to `x`? (Look at the mean of `x**2`.) Then take the standard deviation 0.02, which BERT's code uses for its weights, and compare with the trained head.
+# ```
+
+# %% [markdown]
+# **Sources.** Scaled dot product and the assumption behind it: {cite:t}`vaswani2017`. Additive scores: {cite:t}`bahdanau2014`; a comparison inside recurrent translators: {cite:t}`luong2015`. QK-norm:
+# {cite:t}`henry2020`. Masks as predicates: {cite:t}`dong2024`. Collapsing entropy during training: {cite:t}`zhai2023`.
