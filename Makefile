@@ -45,7 +45,7 @@ adopt:  ## take cells edited in Jupyter back into the source: make adopt CH=04_s
 
 lab:  ## open the chapters in JupyterLab
 	$(SETUP) book run lab
-	@$(VENV_PYTHON) -m jupyter lab --notebook-dir=chapters
+	@$(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=chapters
 
 lint:  ## check the style of all Python, the chapters' too
 	$(SETUP) test

@@ -6,7 +6,7 @@ from tests.guards import house, show
 from tools.chapters import ROOT, Chapter
 
 GUARDS = [house.exact_pins, house.pyproject_agrees, house.installed_equal_pins, house.file_lengths, house.docstrings,
-          house.no_machine]
+          house.no_machine, house.links]
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
@@ -39,6 +39,8 @@ def test_the_sample_is_in_order(book: Chapter, guard):
     (house.docstrings, "attnlib/reference.py", "scores: np.ndarray", "scores", "scores has no annotation"),
     (house.docstrings, "attnlib/reference.py", " -> np.ndarray", "", "no annotation of what it returns"),
     (house.docstrings, "attnlib/reference.py", "import numpy", "def f(): pass\n\n\nimport numpy", "f: has no docstring"),
+    (house.links, "README.md", "(attnlib/reference.py)", "(attnlib/gone.py)", "links to attnlib/gone.py"),
+    (house.links, "README.md", "(attnlib/reference.py)", "(attnlib/gone.py#part)", "links to attnlib/gone.py"),
     (house.no_machine, "references.bib", "Attention", "/".join(["see ", "home", "me"]), ": names /"),
     (house.no_machine, "pyproject.toml", "sample", "/".join(["", "root", "x"]), ": names /"),
     (house.no_machine, "attnlib/reference.py", "The one", "pypi" + ".org", "names pypi"),

@@ -281,6 +281,12 @@ def test_an_old_python_is_told_so(monkeypatch):
         setup.find_python()
 
 
+def test_a_newer_python_is_found_if_it_runs(monkeypatch):
+    monkeypatch.setattr(setup.sys, "version_info", (3, 9, 6))
+    monkeypatch.setattr(setup.shutil, "which", lambda name: f"no-such-folder/{name}" if name == "python3.13" else sys.executable)
+    assert setup.find_python() == sys.executable  # 3.13 is a shim that leads nowhere
+
+
 def test_a_python_without_venv_is_told_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(setup, "PYTHON", tmp_path / ".venv" / "bin" / "python")

@@ -64,7 +64,7 @@ def find_python() -> str:
         return sys.executable
     for minor in (13, 12, 11):
         newer = shutil.which(f"python3.{minor}")
-        if newer:
+        if newer and starts(Path(newer)):
             print(f"Python here is {sys.version.split()[0]}; using python3.{minor}", flush=True)
             return newer
     stop(f"The book needs Python 3.11 or newer; this is {sys.version.split()[0]} and no newer one is on the path.\n"
@@ -72,16 +72,18 @@ def find_python() -> str:
     return ""
 
 
-def works(python: Path) -> bool:
-    """Whether an environment's Python starts and has pip."""
-    if not python.exists():
+def starts(python: Path, *arguments: str) -> bool:
+    """Whether a Python is there and runs (a shim or a link may lead nowhere)."""
+    try:
+        done = subprocess.run([str(python), *(arguments or ("-c", "pass"))], capture_output=True, check=False)
+    except OSError:
         return False
-    return subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    return done.returncode == 0
 
 
 def create() -> None:
     """Create .venv, or again if it is broken (an interrupted creation, a removed Python)."""
-    if works(PYTHON):
+    if starts(PYTHON) and (STAMPS.exists() or starts(PYTHON, "-m", "pip", "--version")):
         return
     python = find_python()
     if VENV.exists():
@@ -89,7 +91,7 @@ def create() -> None:
         shutil.rmtree(VENV)
     print("Creating the environment .venv ...", flush=True)
     made = subprocess.run([python, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False)
-    if made.returncode or not works(PYTHON):
+    if made.returncode or not starts(PYTHON, "-m", "pip", "--version"):
         shutil.rmtree(VENV, ignore_errors=True)
         text = made.stdout + made.stderr
         if "ensurepip" in text or "No module named venv" in text:

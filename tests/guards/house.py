@@ -153,3 +153,14 @@ def no_machine(root: Path) -> list[Finding]:
                 found.append(Finding(f"{path.relative_to(root).as_posix()}:{number}", f"names {match[0]}",
                                      "a path relative to the repository; temporary folders by API"))
     return found
+
+
+def links(root: Path) -> list[Finding]:
+    """What README, CONTRIBUTING and CHANGELOG link to or show is there."""
+    found = []
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        text = (root / page).read_text(encoding="utf-8") if (root / page).exists() else ""
+        for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
+            if "://" not in target and not (root / target).exists():
+                found.append(Finding(page, f"links to {target}, which does not exist"))
+    return found
