@@ -1,0 +1,831 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Build self-attention in ten lines, forward and backward
+#
+# You have {term}`queries <query>`, {term}`keys <key>` and {term}`values <value>`, {term}`scores <score>` and
+# {term}`softmax`. In this chapter you put them together into {term}`self-attention`, check the result against a real
+# model to the last digits of float32, find out what the finished layer can and cannot do, and then run it
+# backwards: every gradient by hand.
+#
+# :::{admonition} Before you start
+# :class: note
+# **You need** chapters 2 to 4 and the chain rule. **You will build** `attention` and `attention_backward`, the two functions
+# that everything later in this book is compared with. **Time** about 60 minutes.
+# The first figure shows the whole forward pass for one token.
+# :::
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+from attnlib.data import real_head, real_layer
+from attnlib.masks import causal, to_array
+from attnlib.plots import self_attention as plots
+from attnlib.reference import attention_scores, softmax, softmax_backward
+
+np.set_printoptions(precision=3, suppress=True)
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## What happens to one token?
+#
+# We stay with *The animal didn't cross the street because it was too tired*, inside the head in which *it* looks for its
+# noun. Fifteen {term}`token vectors <token vector>` come in, 384 numbers each. Three {term}`projections <projection>`
+# make 32 numbers of each.
+
+# %%
+head = real_head("pronoun")
+q = head.x @ head.w_q + head.b_q       # (seq_q, dim_head)
+k = head.x @ head.w_k + head.b_k       # (seq_k, dim_head)
+v = head.x @ head.w_v + head.b_v       # (seq_k, dim_v)
+it, animal, street = (head.tokens.index(word) for word in ("it", "animal", "street"))
+print("x", head.x.shape, "  q", q.shape, "  k", k.shape, "  v", v.shape)
+
+# %% [markdown]
+# Take one query, that of *it*, and do everything in the order in which you would do it on paper: a score with each key, a share for each
+# key, and then a walk along the values in which each is added in proportion to its share.
+
+# %%
+row = np.array([q[it] @ key for key in k]) / 32**0.5    # (seq_k,) one score per key
+shares = softmax(row)                                   # (seq_k,) sums to 1
+mixed = np.zeros(32, dtype=v.dtype)                     # (dim_v,)
+for share, value in zip(shares, v, strict=True):
+    mixed += share * value                              # a little of each value
+print(f"animal {shares[animal]:.2f}   street {shares[street]:.2f}   length of the result {np.linalg.norm(mixed):.2f}")
+
+# %% mystnb={"image": {"alt": "From left to right for the query “it”: bars of 15 scores, longest at “animal”; bars of 15 weights, “animal” near 0.64 and [CLS] near 0.12; a signed map with one row of 32 numbers per key, in which only the row of “animal” is strongly coloured. Below it the sum of all rows looks almost like the row of “animal”."}, "figure": {"caption": "One token’s walk through attention. Its result is the sum of the coloured rows; here that is mostly the value of “animal”. The row of [CLS] is pale although its weight is the second largest: its value is short.", "name": "fig-walk"}}
+plots.walk(row, shares, v, head.tokens, "it")
+plt.show()
+
+# %% [markdown]
+# The result is a **weighted mean** of the values. It replaces nothing yet: in a transformer it is projected once more and added to the
+# token's own vector (chapter 8).
+#
+# ## How do all tokens do it at once?
+#
+# Each query does the same with its own row of scores, and no query needs another's result. So the loops become two
+# matrix products, with softmax between them {cite}`vaswani2017`:
+#
+# $$O = \operatorname{softmax}\!\Big(\frac{QK^\top}{\sqrt d}\Big)\,V$$
+
+# %%
+scores = attention_scores(q, k)        # (seq_q, dim_head) @ (dim_head, seq_k) -> (seq_q, seq_k)
+weights = softmax(scores)              # (seq_q, seq_k), rows sum to 1
+out = weights @ v                      # (seq_q, seq_k) @ (seq_k, dim_v) -> (seq_q, dim_v)
+assert np.allclose(out[it], mixed, atol=1e-5)   # row 10 is what the loop found
+print(scores.shape, weights.shape, out.shape)
+
+# %% [markdown]
+# Read the shapes once more. `seq_k` is summed away: the result has one row per **query**, as wide as the **values**. The
+# width of queries and keys has gone already in the scores.
+#
+# A slip that Python will not notice: `weights.T @ v`. In self-attention the shapes fit, because there are as many queries as
+# keys. What does each row of that result contain, and how would you notice?
+
+# %%
+flipped = weights.T @ v                          # runs, and has the right shape
+assert flipped.shape == out.shape
+same_value = np.ones((15, 1), np.float32)        # if all values are equal, so must be every mean of them
+print("weights   @ ones:", (weights @ same_value)[:5, 0])
+print("weights.T @ ones:", (weights.T @ same_value)[:5, 0])
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Row $j$ now adds up the values of all *queries that looked at* $j$, weighted by how hard they looked. Those weights are a column of
+# $A$ and sum to anything: to 8.1 for [CLS]. **Constant values** expose it in one line, and so does any input with a different number of
+# queries and keys. Keep both in your tests. (The transposed product is no nonsense; you will meet it in the
+# backward pass, where it belongs.)
+# :::
+#
+# ## Where does the mask go?
+#
+# Between scores and softmax, as $-\infty$ (chapter 3). The tempting alternative is to compute the weights first and cross out what is
+# forbidden. Which two things go wrong then, under a {term}`causal mask`?
+
+# %%
+allowed = to_array(causal, 15)                                    # (seq_q, seq_k), True = may attend
+before = softmax(np.where(allowed, scores, -np.inf))              # mask, then softmax
+after = weights * allowed                                         # softmax, then mask
+print("rows sum to", after.sum(axis=-1)[:6], "instead of", before.sum(axis=-1)[:6])
+
+k_other = k.copy()
+k_other[-1] *= 2                                                  # change the last key, which only the last query may see
+scores_other = attention_scores(q, k_other)
+moved = softmax(scores_other) * allowed - after
+print("rows that notice, softmax then mask:", (np.abs(moved).max(-1) > 0).sum(), "of 15")
+moved = softmax(np.where(allowed, scores_other, -np.inf)) - before
+print("rows that notice, mask then softmax:", (np.abs(moved).max(-1) > 0).sum(), "of 15")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# The rows no longer sum to 1, which is easy to see. And the **future leaks** through the denominator, which is not: a forbidden key still
+# competes for weight, so by looking at how much is missing a query learns something about keys it must not see. Here every row
+# notices a change of the last key. In a language model that is a leak of the answer.
+# :::
+#
+# ## Can a value nobody sees do harm?
+#
+# Weight 0 times a value is 0, one would think. Now let the last slot of memory be padding that nobody has filled: it holds NaN. Every query is forbidden to
+# look at it. How many of the 15 results are spoilt?
+
+# %%
+v_unfilled = v.copy()
+v_unfilled[-1] = np.nan                                           # a slot that nobody has written to
+hide_last = np.ones((15, 15), dtype=bool)
+hide_last[:, -1] = False                                          # and that nobody may see
+masked = softmax(np.where(hide_last, scores, -np.inf))
+with np.errstate(invalid="ignore"):
+    spoilt = np.isnan(masked @ v_unfilled).any(axis=-1)
+print(f"largest weight on it: {masked[:, -1].max()}   results with NaN: {spoilt.sum()} of {len(spoilt)}")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# All of them: $0 \cdot \text{NaN} = \text{NaN}$, and a matrix product multiplies everything. The mask protects the scores, because `np.where` *replaces* what is
+# forbidden. It does not protect the sum.
+# :::
+#
+# So leave a value out of the sum if every query gives it weight 0. That is the line `used` below, and with it the function is complete.
+
+# %%
+def attention(q, k, v, mask=None):
+    scores = attention_scores(q, k)                          # (..., seq_q, seq_k)
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf)             # weight exactly 0 after softmax
+    weights = softmax(scores)                                # (..., seq_q, seq_k), rows sum to 1
+    used = weights.any(axis=-2)[..., None]                   # (..., seq_k, 1)
+    out = weights @ np.where(used, v, 0)                     # (..., seq_q, dim_v)
+    return out, weights
+
+
+assert np.array_equal(attention(q, k, v)[0], out)            # without a mask nothing has changed
+expected, _ = attention(q, k, v, hide_last)
+assert np.array_equal(attention(q, k, v_unfilled, hide_last)[0], expected)   # NaN stays where it was
+
+# %% [markdown]
+# This is `attnlib.reference.attention`, and from here on you may import it. It works with any number of leading axes, batch and heads: the axes
+# it names are counted from the end.
+#
+# Be exact about what `used` promises: protection from positions that **no** query may see, such as padding or an unfilled cache. Under a causal mask
+# the last value is seen by the last query, so it is used, and a NaN in it spoils the earlier rows as well, by the same $0 \cdot \text{NaN}$:
+
+# %%
+with np.errstate(invalid="ignore"):
+    through_causal = attention(q, k, v_unfilled, allowed)[0]
+print("rows with NaN under a causal mask:", np.isnan(through_causal).any(axis=-1).sum(), "of 15")
+
+# %% [markdown]
+# ## Is it the real thing?
+#
+# Here is the whole layer once more with nothing imported but NumPy, from token vectors to result. Ten lines.
+
+# %%
+def self_attention(x, w_q, w_k, w_v, b_q, b_k, b_v, mask=True):
+    q, k, v = x @ w_q + b_q, x @ w_k + b_k, x @ w_v + b_v    # (..., seq, dim_head), v: (..., seq, dim_v)
+    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5     # (..., seq, seq): chapter 3
+    scores = np.where(mask, scores, -np.inf)
+    lowest = np.finfo(scores.dtype).min
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=lowest))
+    row_sum = powers.sum(axis=-1, keepdims=True)
+    weights = powers / np.where(row_sum == 0, 1, row_sum)    # chapter 4
+    used = weights.any(axis=-2)[..., None]
+    out = weights @ np.where(used, v, 0)                     # (..., seq, dim_v)
+    return out, weights
+
+
+def projections(head):
+    return head.w_q, head.w_k, head.w_v, head.b_q, head.b_k, head.b_v
+
+# %% [markdown]
+# The four heads that this book carries around come with the attention weights that the model itself computed (run by the transformers library).
+# Compare.
+
+# %% tags=["nbval-ignore-output"]
+heads = {name: real_head(name) for name in ("pronoun", "sink", "previous", "same_word")}
+for name, each in heads.items():
+    _, yours = self_attention(each.x, *projections(each))
+    difference = np.abs(yours - each.weights).max()
+    assert difference < 1e-6       # weights are at most 1; float32 carries 7 digits, the scores lose part of the last
+    print(f"{name:>10} (layer {each.layer}, head {each.head}): largest difference {difference:.0e}")
+
+# %% mystnb={"image": {"alt": "Three 15 by 15 maps. The first two, your weights and the model’s, look identical: dark cells from “the” to “animal”, from “cross” to “street”, from “it” to “animal”, and a dark [CLS] column. The third, their difference magnified a million times, is pale and without a pattern."}, "figure": {"caption": "Ten lines of NumPy beside a pretrained model. What is left of the difference, magnified a million times, is rounding.", "name": "fig-beside-the-model"}}
+plots.beside_the_model(self_attention(head.x, *projections(head))[1], head.weights, head.tokens)
+plt.show()
+
+# %% [markdown]
+# That checks the weights. The model does not keep the result of a single head, only the sum over the heads of a layer, after one more projection. For the
+# first layer we have all twelve heads, so `out` can be checked too. (Why a sum, and what `w_o` does, is chapter 6.)
+
+# %% tags=["nbval-ignore-output"]
+layer = real_layer()
+total = np.tile(layer.b_o, (15, 1))                                     # (seq, dim)
+for first in range(0, 384, 32):
+    own = slice(first, first + 32)                                      # this head's columns
+    own_out, _ = self_attention(layer.x, layer.w_q[:, own], layer.w_k[:, own], layer.w_v[:, own],
+                                layer.b_q[own], layer.b_k[own], layer.b_v[own])
+    total += own_out @ layer.w_o[own]
+difference = np.abs(total - layer.out).max()
+assert difference < 1e-5                     # entries up to 4, each a float32 sum over 384 products
+print(f"all of layer 0, largest difference to the model's own result: {difference:.0e}")
+
+# %% tags=["torch-check", "nbval-ignore-output"]
+import torch
+
+t_fused = torch.nn.functional.scaled_dot_product_attention
+for t_name, t_head in heads.items():
+    t_q, t_k, t_v = (torch.tensor(t_head.x @ w + b) for w, b in zip(projections(t_head)[:3], projections(t_head)[3:], strict=True))
+    t_gap = np.abs(t_fused(t_q, t_k, t_v).numpy() - attention(t_q.numpy(), t_k.numpy(), t_v.numpy())[0]).max()
+    assert t_gap < 1e-5                      # means of values up to 4 in size, float32
+    print(f"{t_name:>10}: your out against PyTorch's fused attention {t_gap:.0e}")
+t_spoilt = t_fused(torch.tensor(q), torch.tensor(k), torch.tensor(v_unfilled), attn_mask=torch.tensor(hide_last))
+print("PyTorch's result with NaN in the hidden value:", t_spoilt[0, :3])
+
+# %% [markdown]
+# PyTorch's fused attention agrees with you, and it does not guard against the unfilled value: with the release this book pins, the last line prints NaN.
+# When you use it, clear your buffers.
+#
+# ## Does attention know about order?
+#
+# Shuffle the rows of `x`. What happens to the weights and to the result?
+
+# %%
+order = rng.permutation(15)
+out_shuffled, weights_shuffled = self_attention(head.x[order], *projections(head))
+assert np.allclose(out_shuffled, out[order], atol=1e-5)                    # the same rows, in the new order
+assert np.allclose(weights_shuffled, weights[order][:, order], atol=1e-6)  # rows and columns move
+assert not np.allclose(out_shuffled, out, atol=0.1)
+print("new place of “it”:", list(order).index(it), "  its result, old and new:", out[it, :3], out_shuffled[order == it][0, :3])
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Every result moves along with its token and is otherwise unchanged. Each token is still compared with the same
+# fourteen others and itself, and a sum does not care in which order it is taken.
+# :::
+#
+# This property is called {term}`equivariance` under {term}`permutations <permutation>`: permute the input, and the output is permuted in the same way {cite}`lee2018`. It is
+# not {term}`invariance`, which would mean that the output does not change. There is an invariance inside, though: for a fixed query, the keys **together with
+# their values** are an unordered collection.
+
+# %%
+together, _ = attention(q, k[order], v[order])
+keys_only, _ = attention(q, k[order], v)
+assert np.allclose(together, out, atol=1e-5)         # invariant
+print(f"keys and values permuted: change {np.abs(together - out).max():.2f};  keys alone: {np.abs(keys_only - out).max():.2f}")
+
+# %% [markdown]
+# But this model can tell *the animal crossed the street* from *the street crossed the animal*. How? Not through the layer. At the very bottom of the network a vector
+# for each **position** was added to the vector of each word, and our `x` has carried that ever since. Shuffling the rows of `x` shuffled the positions
+# *inside* them too. The layer is equivariant; the model, from words to result, is not.
+#
+# The first layer shows both. Rebuild its input from words and positions (they are added and normalised; the norm is explained in chapter 8):
+
+# %%
+def embed(words, positions):
+    vectors = words + positions + layer.segment_vector                          # (seq, dim)
+    centred = vectors - vectors.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(vectors.var(axis=-1, keepdims=True) + layer.norm_epsilon) * layer.norm_scale + layer.norm_shift
+
+
+assert np.allclose(embed(layer.word_vectors, layer.position_vectors), layer.x, atol=1e-5)
+
+# %% [markdown]
+# Now turn the sentence back to front in two ways: reverse the finished rows, or reverse the words and let each *place* keep its position vector. We watch
+# the head that looks at the previous token. Which way does it look in each case?
+
+# %%
+previous = heads["previous"]
+back = np.arange(15)[::-1]
+rows_reversed = self_attention(layer.x[back], *projections(previous))[1]
+words_reversed = self_attention(embed(layer.word_vectors[back], layer.position_vectors), *projections(previous))[1]
+print("smallest weight one to the right, rows reversed:", np.diag(rows_reversed, 1).min().round(2))
+print("smallest weight one to the left, words reversed:", np.diag(words_reversed, -1).min().round(2))
+
+# %% mystnb={"image": {"alt": "Three 15 by 15 maps of the previous-token head. In the original sentence the dark cells form a diagonal just below the main one. With the rows of x reversed they form a diagonal just above it. With the words reversed but positions kept they are just below it again."}, "figure": {"caption": "Reversing the rows of x turns the picture around: the head still finds the token that used to stand before. Reversing the words under fixed positions does not: the head follows the positions.", "name": "fig-orders"}}
+reversed_tokens = layer.tokens[::-1]
+plots.orders({"original": (previous.weights, layer.tokens), "rows of x reversed": (rows_reversed, reversed_tokens),
+              "words reversed": (words_reversed, reversed_tokens)})
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# With reversed rows it looks to the **right**: the vector it is looking for says “position 4”, and that vector has moved. With reversed words
+# it looks to the **left** as always, at whatever word now stands there.
+# :::
+#
+# ### Does a causal mask know about order?
+#
+# The word *the* occurs twice. Leave the positions out, and both become the same vector. Without a mask they must then get the same result. And with
+# a causal mask?
+
+# %%
+bare = embed(layer.word_vectors, 0)                           # no positions anywhere
+same_word = projections(heads["same_word"])
+assert np.array_equal(bare[1], bare[7])                       # “the” and “the”
+free, _ = self_attention(bare, *same_word)
+ordered, _ = self_attention(bare, *same_word, mask=allowed)
+print(f"the – the, no mask: {np.linalg.norm(free[1] - free[7]):.2f}   causal mask: {np.linalg.norm(ordered[1] - ordered[7]):.2f}")
+
+# %% [markdown]
+# The first *the* sees two tokens, the second eight. A causal mask is not equivariant, and it **leaks order**. It even leaks a count. Take the barest
+# case: queries of zero, so that each query spreads its weight evenly over the $n$ keys it sees, and independent random values. A mean of $n$ independent numbers
+# has a standard deviation of $1/\sqrt n$, so the *size* of the result tells the position. And if the first token's value is recognisable, its weight $1/n$
+# tells it exactly.
+
+# %%
+random_x = rng.normal(size=(32, 256, 64))                                  # 32 sequences, no positions
+random_q, random_k, random_v = (random_x @ w for w in rng.normal(size=(3, 64, 64)) / 64**0.5)
+triangle, places = to_array(causal, 256), np.arange(1, 257)
+even_out, even_weights = attention(0 * random_q, random_k, random_v, triangle)
+random_out, _ = attention(random_q, random_k, random_v, triangle)
+curves = {label: (o**2).mean(axis=(0, 2)) ** 0.5 for label, o in (("zero queries", even_out), ("random queries", random_out))}
+assert np.allclose(1 / even_weights[0, :, 0], places)                      # the position, read off the first weight
+assert np.allclose(curves["zero queries"], places**-0.5, rtol=0.15)        # rms of 2048 numbers, 1.6% of noise each
+
+# %% mystnb={"image": {"alt": "Size of the result against the number of keys seen, both axes logarithmic. With zero queries the curve follows the dashed line one over the square root of n from 1 down to 1/16. With random queries it falls too, less steeply, to about one sixth."}, "figure": {"caption": "No position has been fed in anywhere, and yet the size of a result tells where it stands.", "name": "fig-position-leak"}}
+plots.position_leak(places, curves)
+plt.show()
+
+# %% [markdown]
+# Causal language models trained without any {term}`positional encoding` do learn where they are: absolute positions can be read out of their layers, and
+# they come close to models with encodings {cite}`haviv2022`. That a causal transformer can represent absolute and relative positions without any encoding has been proved by
+# construction {cite}`kazemnejad2023`. An {term}`encoder` without a mask cannot: it sees a bag of words. How positions are put in is chapter 7.
+#
+# ## Why a mean, and not the best match?
+#
+# A dictionary returns one value. Attention could do that too: take the key with the highest score, and return its value. Compare.
+
+# %%
+def hard_lookup(q, k, v):
+    return v[attention_scores(q, k).argmax(axis=-1)]         # (seq_q, dim_v): one value each, no mixing
+
+
+nudge = 1e-3 * rng.normal(size=q.shape).astype(np.float32)
+hard_moved = np.abs(hard_lookup(q + nudge, k, v) - hard_lookup(q, k, v)).max()
+soft_moved = np.abs(attention(q + nudge, k, v)[0] - out).max()
+assert hard_moved == 0 < soft_moved                          # the winner stays the winner
+print(f"after a nudge of every query: hard lookup moves by {hard_moved:.3f}, soft lookup by {soft_moved:.3f}")
+
+# %% [markdown]
+# The hard lookup does not answer at all. Its result is constant until another key overtakes, and then it jumps: the gradient is **zero almost everywhere**, and
+# training by gradients cannot improve a query or a key. The {term}`soft lookup` answers to every nudge, because every key has a say. That is
+# the reason for softmax. (Hard attention can be trained by other means, such as sampling and reinforcement learning.)
+#
+# ## What can a mean of values not do?
+#
+# Weights are at least zero and sum to 1, so each result lies in the convex hull of the values: in every coordinate, indeed in every direction, it lies between the smallest and the
+# largest value.
+
+# %%
+for name, each in heads.items():
+    v_each = each.x @ each.w_v + each.b_v
+    out_each, _ = self_attention(each.x, *projections(each))
+    inside = (out_each >= v_each.min(axis=0) - 1e-5) & (out_each <= v_each.max(axis=0) + 1e-5)   # float32 rounding
+    assert inside.all()
+    print(f"{name:>10}: spread of out / spread of v, averaged over coordinates: {(np.ptp(out_each, 0) / np.ptp(v_each, 0)).mean():.2f}")
+assert not ((flipped >= v.min(axis=0)) & (flipped <= v.max(axis=0))).all()   # the transposed product leaves the hull
+
+# %% [markdown]
+# A head can select and average; it cannot add two values up, exaggerate one, or make something that is in none of them. All four heads pull the
+# results together, the sink head to a seventh, while the previous-token head selects and loses next to nothing. Layers of nothing but attention
+# pull all tokens towards one and the same vector, doubly exponentially fast in depth; residual connections and the MLPs between the layers prevent
+# it {cite}`dong2021`. They do the rest of the work in a transformer (chapter 8).
+#
+# The mean tames only the values, not the map as a whole: weights depend on products of inputs, and on unbounded inputs no constant bounds how
+# fast the result can change: dot-product self-attention is not Lipschitz {cite}`kim2020`.
+#
+# ## Does a high weight mean importance?
+#
+# In layer 3 there is a head in which nearly every token looks at [CLS], a token that stands for no word. How much of the results comes from there?
+
+# %%
+sink = heads["sink"]
+v_sink = sink.x @ sink.w_v + sink.b_v
+out_sink, weights_sink = self_attention(sink.x, *projections(sink))
+lengths = np.linalg.norm(v_sink, axis=-1)                    # (seq_k,) length of each value
+parts = weights_sink * lengths                               # (seq_q, seq_k): length of weight · value
+print(f"weight on [CLS], mean over queries: {weights_sink[:, 0].mean():.2f}")
+print(f"length of its value: {lengths[0]:.2f}   of the others, on average: {lengths[1:].mean():.2f}")
+print(f"share of [CLS] in the lengths of all weighted values: {parts[:, 0].sum() / parts.sum():.2f}")
+
+# %% mystnb={"image": {"alt": "Three bar charts over 15 keys. Mean weight: [CLS] about 0.81, all others under 0.04. Length of the value: [CLS] 0.12, all others between 2.5 and 3.7. Mean length of weight times value: [CLS] about 0.10, the same as “because” and not far above several others."}, "figure": {"caption": "In the sink head, [CLS] takes 0.81 of the weight and gives a value 25 times shorter than the others’. Multiplied, it is one contribution among many.", "name": "fig-value-weighted"}}
+plots.product_bars({"mean weight, over the queries": weights_sink.mean(axis=0), "length of the value": lengths},
+                   "mean length of weight · value", sink.tokens)
+plt.show()
+
+# %% [markdown]
+# A row must sum to 1, so a head that finds nothing must still spend its weight somewhere. This one has learned to spend it on a key whose value is nearly zero: an {term}`attention sink`.
+# Measured by $\lVert A_{ij} v_j\rVert$ instead of $A_{ij}$, attention to special tokens in BERT is small in general, although their weights are large
+# {cite}`kobayashi2020`. In large causal models the sink is most often the first token {cite}`xiao2023,gu2024`.
+#
+# So is [CLS] unimportant to this head? Intervene, in two ways: set its **value** to zero, or forbid its **key**. Which changes the results more?
+
+# %%
+v_silenced = v_sink.copy()
+v_silenced[0] = 0
+no_sink = np.ones((15, 15), dtype=bool)
+no_sink[:, 0] = False
+out_silenced = weights_sink @ v_silenced
+out_hidden, _ = self_attention(sink.x, *projections(sink), mask=no_sink)
+print(f"mean length of out: {np.linalg.norm(out_sink, axis=-1).mean():.2f}")
+print(f"its mean change, value set to zero: {np.linalg.norm(out_silenced - out_sink, axis=-1).mean():.2f}")
+print(f"its mean change, key forbidden:     {np.linalg.norm(out_hidden - out_sink, axis=-1).mean():.2f}")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Forbidding the key, by far. Without its value the results lose a piece of length 0.10, and they are only 0.39 long to begin with: this head says little. Without its key the weight it
+# soaked up is handed to the other tokens, and their results become four times as long as they were. The key is important *because* its value is not: it keeps the head quiet.
+# Window caches that evict the first tokens break for this reason {cite}`xiao2023`.
+# :::
+#
+# Hold on to three readings of one number. The **weight** says where the head looked. Weight times the length of the value says how much came from there (and even
+# these lengths may cancel in the sum). An **intervention** says what would be different without it. They can disagree, as they do here. Whether weights *explain* a model's decision is
+# contested: they often do not agree with gradients, and quite different weights can give the same prediction {cite}`jain2019`; against that, it depends on what one asks of an
+# explanation, and such different weights are not always to be had in a trained model {cite}`wiegreffe2019`. Treat weights as evidence, not as explanation.
+#
+# ## How does it learn?
+#
+# Training needs the gradient of a loss $\mathcal L$ with respect to everything that went in. The layers above hand us $\partial\mathcal L/\partial O$, one number for every number of `out`; call it
+# `d_out`. We go back through the three steps in reverse order.
+#
+# **The weighted mean**, $O_{ic} = \sum_j A_{ij} V_{jc}$. A value is used by all queries, so its gradient collects from all of them. A weight touches one query's result:
+#
+# $$\frac{\partial\mathcal L}{\partial V_{jc}} = \sum_i A_{ij}\,\frac{\partial\mathcal L}{\partial O_{ic}}
+# \qquad
+# \frac{\partial\mathcal L}{\partial A_{ij}} = \sum_c \frac{\partial\mathcal L}{\partial O_{ic}}\,V_{jc}$$
+#
+# The first is $A^\top$ times `d_out`: the transposed product from above, now in its place. The second is `d_out` times $V^\top$.
+#
+# **Softmax** you have from chapter 4: `softmax_backward`.
+#
+# **The scores**, $S = QK^\top/\sqrt d$: the product rule again, once for each factor.
+
+# %%
+def attention_backward(d_out, q, k, v, weights):
+    d_v = weights.swapaxes(-1, -2) @ d_out                   # (..., seq_k, dim_v)
+    d_weights = d_out @ v.swapaxes(-1, -2)                   # (..., seq_q, seq_k)
+    d_scores = softmax_backward(weights, d_weights) / q.shape[-1] ** 0.5
+    d_q = d_scores @ k                                       # (..., seq_q, dim_head)
+    d_k = d_scores.swapaxes(-1, -2) @ q                      # (..., seq_k, dim_head)
+    return d_q, d_k, d_v
+
+# %% [markdown]
+# This is `attnlib.reference.attention_backward`. (Dividing by $\sqrt d$ in the same line means that its `d_scores` is, strictly, the gradient of the dot products before scaling.) No mask
+# appears: where it forbade a key the weight is 0, and softmax's gradient passes nothing through a zero weight.
+#
+# Never trust a gradient that you have not measured. Nudge every single number, in float64, and watch a loss. Any loss will do; we take a random weighting of `out`, whose
+# gradient `d_out` is that weighting.
+
+# %%
+def numeric_gradient(f, array, step=1e-5):
+    gradient = np.zeros_like(array)
+    for index in np.ndindex(array.shape):
+        nudged = np.zeros_like(array)
+        nudged[index] = step
+        gradient[index] = (f(array + nudged) - f(array - nudged)) / (2 * step)
+    return gradient
+
+
+x64, *projections64 = (np.float64(array) for array in (head.x, *projections(head)))
+q64, k64, v64 = (x64 @ w + b for w, b in zip(projections64[:3], projections64[3:], strict=True))
+out64, weights64 = attention(q64, k64, v64, allowed)         # with a causal mask, to test that too
+d_out = rng.normal(size=out64.shape)
+d_q, d_k, d_v = attention_backward(d_out, q64, k64, v64, weights64)
+
+# %% tags=["nbval-ignore-output"]
+measured = {
+    "d_q": (d_q, numeric_gradient(lambda q: (d_out * attention(q, k64, v64, allowed)[0]).sum(), q64)),
+    "d_k": (d_k, numeric_gradient(lambda k: (d_out * attention(q64, k, v64, allowed)[0]).sum(), k64)),
+    "d_v": (d_v, numeric_gradient(lambda v: (d_out * attention(q64, k64, v, allowed)[0]).sum(), v64)),
+}
+for name, (formula, nudging) in measured.items():
+    print(f"{name}: largest entry {np.abs(formula).max():.1f}, formula against nudging {np.abs(formula - nudging).max():.0e}")
+    assert np.allclose(formula, nudging, rtol=0, atol=1e-8)  # rounding 1e-16 · loss / step, and a term of step²
+
+# %% [markdown]
+# ### Through the projections
+#
+# One step further back: $Q = XW_Q + b_Q$, and the same for keys and values. The token vectors are used **three times**, so their gradient is a sum of three. One of the three
+# bias gradients is zero. Which?
+
+# %%
+d_w_q, d_w_k, d_w_v = (x64.T @ d for d in (d_q, d_k, d_v))            # (dim, dim_head)
+d_b_q, d_b_k, d_b_v = (d.sum(axis=0) for d in (d_q, d_k, d_v))        # (dim_head,)
+w_q64, w_k64, w_v64 = projections64[:3]
+d_x = d_q @ w_q64.T + d_k @ w_k64.T + d_v @ w_v64.T                   # (seq, dim)
+for name, gradient in {"b_q": d_b_q, "b_k": d_b_k, "b_v": d_b_v}.items():
+    print(f"largest entry of the gradient of {name}: {np.abs(gradient).max():.2f}")
+assert np.abs(d_b_k).max() < 1e-12                                    # zero, but for rounding
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# That of $b_K$. Chapter 4 showed that softmax forgets it: it shifts a whole row of scores alike. A parameter that changes nothing has no gradient, and so training
+# leaves it where it started.
+# :::
+#
+# PyTorch's autograd should find the same eight gradients as you.
+
+# %% tags=["torch-check", "nbval-ignore-output"]
+import torch
+
+t_leaves = [torch.tensor(array, requires_grad=True) for array in (x64, *projections64)]
+t_x, t_w, t_b = t_leaves[0], t_leaves[1:4], t_leaves[4:]
+t_queries, t_keys, t_values = (t_x @ w + b for w, b in zip(t_w, t_b, strict=True))
+t_out = torch.nn.functional.scaled_dot_product_attention(t_queries, t_keys, t_values, attn_mask=torch.tensor(allowed))
+t_out.backward(torch.tensor(d_out))
+for t_leaf, t_mine in zip(t_leaves, (d_x, d_w_q, d_w_k, d_w_v, d_b_q, d_b_k, d_b_v), strict=True):
+    assert np.allclose(t_leaf.grad.numpy(), t_mine, rtol=1e-9, atol=1e-10)   # float64 carries 16 digits
+    print(f"{tuple(t_leaf.shape)!s:>10}: largest difference {np.abs(t_leaf.grad.numpy() - t_mine).max():.0e}")
+
+# %% [markdown]
+# One more identity, because the fast kernels of Part IV live on it. `softmax_backward` needs, for each row, the mean of `d_weights` under the weights. You can have that
+# number without the row:
+#
+# $$\sum_j A_{ij}\sum_c \frac{\partial\mathcal L}{\partial O_{ic}} V_{jc} = \sum_c \frac{\partial\mathcal L}{\partial O_{ic}}\, O_{ic}$$
+
+# %%
+through_the_row = (weights64 * (d_out @ v64.T)).sum(axis=-1)      # needs all the weights
+assert np.allclose(through_the_row, (d_out * out64).sum(axis=-1))  # needs only out: FlashAttention's D
+print("first rows:", through_the_row[:4])
+
+# %% [markdown]
+# ### What about tokens that may not be seen?
+#
+# They must not change anything, and nothing may flow back to them. And a query that may see nothing: zeros, and zero gradients. State it, and let the computer refuse if it is not so.
+
+# %%
+visible = hide_last.copy()
+visible[4] = False                                                  # and query 4 may see nothing at all
+out_visible, weights_visible = attention(q64, k64, v64, visible)
+g_q, g_k, g_v = attention_backward(d_out, q64, k64, v64, weights_visible)
+assert not g_k[-1].any() and not g_v[-1].any()                      # the hidden token gets no gradient
+assert not out_visible[4].any() and not g_q[4].any()                # the blind query: zeros, exactly
+k_wild, v_wild = k64.copy(), v64.copy()
+k_wild[-1], v_wild[-1] = 1e6, -1e6                                  # anything at all in its place
+assert np.array_equal(attention(q64, k_wild, v_wild, visible)[0], out_visible)
+print("hidden token: no influence, no gradient; blind query: zeros")
+
+# %% [markdown]
+# In the backward pass the promise is smaller than in the forward pass: NaN in a hidden value does reach `d_weights`, and $0\cdot\text{NaN}$ spoils the gradients. Padding
+# has to hold finite numbers if you train on it.
+#
+# ## Who gets the credit?
+#
+# Gradients become clear when the loss is one you can picture. Suppose we want the result of *it* to be closer to the value of *street*:
+#
+# $$\mathcal L = \tfrac12\,\lVert o_{\text{it}} - v_{\text{street}}\rVert^2$$
+#
+# and we hold the values fixed. Which scores of *it* does a gradient step raise? *Street*'s, certainly. Which one second most?
+
+# %%
+def miss(out):
+    return 0.5 * ((out[it] - v64[street]) ** 2).sum()
+
+
+out_it, weights_it = attention(q64, k64, v64)                     # no mask, as in the encoder
+d_miss = np.zeros_like(out_it)
+d_miss[it] = out_it[it] - v64[street]                             # only the row of “it” matters
+d_weights_it = (d_miss @ v64.T)[it]                               # (seq_k,)
+better = weights_it[it] @ d_weights_it - d_weights_it             # how much better than the average a key's value is
+push = weights_it[it] * better                                    # minus the gradient of the scores
+assert np.allclose(push, -softmax_backward(weights_it[it], d_weights_it))
+for j in np.argsort(-push)[[0, 1, 2, -1]]:
+    print(f"{head.tokens[j]:>7}: weight {weights_it[it, j]:.2f} · better by {better[j]:6.1f} = push {push[j]:5.2f}")
+
+# %% mystnb={"image": {"alt": "Three bar charts over the keys of “it”. Weight: “animal” 0.64, [CLS] 0.12, the rest small. How much better than the average value: “street” highest at about 24, “the” and “cross” next, “animal” about minus 4. Push on the score, their product: “street” and [CLS] upwards, about 1.2 and 1.0, “animal” down by 2.8, almost nothing elsewhere."}, "figure": {"caption": "Credit is weight times advantage. “street” has the best value and little weight, “animal” much weight and a bad value; [CLS] gains because its value, nearly zero, is better than that of “animal”.", "name": "fig-credit"}}
+plots.product_bars({"weight": weights_it[it], "how much better than the average of the row": better}, "push on the score: their product", head.tokens)
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# [CLS]. Its value is nearly zero, which is nowhere near *street* but nearer than what *it* has now, *animal*. A key is not judged by whether its value is right, only by
+# whether it is **better than the current mean**, and it is heard in proportion to the weight it already has. The values of the second *the* and of *cross* would serve far better than
+# that of [CLS]; they have almost no weight, and learn almost nothing.
+# :::
+#
+# Does the score map keep its promise? Move the query of *it* against its gradient. To first order, a step $\eta$ should lower the loss by $\eta\,\lVert\partial\mathcal L/\partial q\rVert^2$.
+
+# %%
+d_q_it = attention_backward(d_miss, q64, k64, v64, weights_it)[0]      # (seq_q, dim_head), zero but in one row
+ratios = {}
+for eta in (1.0, 0.1, 0.01, 0.001):
+    stepped, weights_stepped = attention(q64 - eta * d_q_it, k64, v64)
+    ratios[eta] = (miss(out_it) - miss(stepped)) / (eta * (d_q_it**2).sum())
+    print(f"step {eta:5}: it→street {weights_it[it, street]:.3f} to {weights_stepped[it, street]:.3f}, fall of the loss {ratios[eta]:.4f} of the predicted")
+assert 9 < (ratios[0.01] - 1) / (ratios[0.001] - 1) < 11               # a tenth of the step, a tenth of the miss
+
+# %% [markdown]
+# The weight on *street* rises, and the prediction becomes exact as the step shrinks: the gradient is right, and the error left is of second order.
+#
+# A real optimiser cannot move the query of one token. It moves $W_Q$, which **all** tokens share. Here $\partial\mathcal L/\partial W_Q = x_{\text{it}}^\top\, \partial\mathcal L/\partial q_{\text{it}}$, so every
+# other query moves as well, in proportion to $x_i \cdot x_{\text{it}}$. Which tokens are pulled along?
+
+# %%
+eta = 0.001
+w_q_stepped = w_q64 - eta * x64.T @ d_q_it
+q_stepped = x64 @ w_q_stepped + projections64[3]
+likeness = x64 @ x64[it]                                               # (seq,)
+assert np.allclose(q_stepped - q64, -eta * likeness[:, None] * d_q_it[it])
+_, weights_shared = attention(q_stepped, k64, v64)
+print(f"it→street {weights_it[it, street]:.3f} to {weights_shared[it, street]:.3f}")
+for j in np.argsort(-likeness)[[0, 1, 2, -1]]:
+    print(f"{head.tokens[j]:>6}: x·x_it {likeness[j]:6.1f}, largest change of a weight {np.abs(weights_shared - weights_it)[j].max():.3f}")
+
+# %% [markdown]
+# Almost every token has a positive product with *it*, so one lesson for one pronoun shifts the questions of the whole sentence. Attention generalises this way, and it also forgets this
+# way.
+#
+# ## What does the backward pass cost in memory?
+#
+# `attention_backward` takes `weights`: the forward pass has to keep a (seq, seq) array for every head and every sequence until the gradient comes back. In float32, beside the four arrays that are proportional to the
+# length (q, k, v and out, 64 wide):
+
+# %%
+for n in (1_024, 8_192, 65_536):
+    kept, linear = 4 * n * n, 4 * 4 * n * 64                     # bytes
+    print(f"{n:>6} tokens: weights {kept // 2**20:>6,} MiB, q k v out {linear // 2**20:>3} MiB, ratio {kept // linear}")
+
+# %% [markdown]
+# Sixteen GiB, for one head of one layer of one sentence. The way out is to keep only one number per row, the {term}`log-sum-exp`, and to compute the weights a second time, block by block, when
+# the gradient comes back {cite}`dao2022,rabe2021`. That, with the identity above, is FlashAttention; you build it in Part IV.
+#
+# ## What does dropout do to the rows?
+#
+# During training most implementations set each **weight** to zero with some probability $p$, *after* softmax, and divide the others by $1 - p$. What do the rows
+# sum to?
+
+# %%
+keep = rng.random((2000, *weights.shape)) < 0.9                  # 2000 independent draws of dropout, p = 0.1
+row_sums = (keep * weights / 0.9).sum(axis=-1)                   # (2000, seq_q)
+print("one draw, sums of the first rows:", row_sums[0, :5])
+print(f"rows within 0.01 of 1: {(np.abs(row_sums - 1) < 0.01).mean():.2f}   mean of all: {row_sums.mean():.2f}")
+assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04            # 5 standard errors of a row with all its weight on one key
+
+# %% [markdown]
+# To 1 **on average**, and hardly ever exactly. A row with nearly all its weight on one key sums to 1.11 nine times out of ten, and to nearly 0 otherwise. The result is then no longer
+# a mean of the values, so the hull above holds only when dropout is off. Libraries that hand out the weights hand out these, and people report it as a bug
+# ([PyTorch issue 42929](https://github.com/pytorch/pytorch/issues/42929)). Switch to evaluation mode before you look at weights.
+#
+# ## What to remember
+#
+# | property | consequence | cell that shows it |
+# |---|---|---|
+# | $O = \operatorname{softmax}(QK^\top/\sqrt d)\,V$ | one row per query, as wide as the values; equal to a real model's head | ten lines |
+# | mask before softmax, never after | rows sum to 1, and nothing leaks through the denominator | where the mask goes |
+# | $0\cdot\text{NaN}$ is NaN | a mask protects scores, not values | `used` |
+# | equivariant in its rows | order has to come in through `x`, or through the mask | shuffled rows, *the* – *the* |
+# | a mean of the values | differentiable, and never outside their hull | hard lookup, hull |
+# | weight, weight · value, intervention | three different questions | the sink head |
+# | push on a score = weight × (better than the mean) | credit goes where weight already is | *it* and *street* |
+# | backward keeps (seq, seq) weights | quadratic memory, unless they are recomputed | bytes |
+#
+# **In practice.** Nobody calls three functions with the weights in between. `torch.nn.functional.scaled_dot_product_attention` and the FlashAttention kernels return `out` alone, since the
+# weights never exist as a whole; if you want to look at them you have to compute them again, as here. Dropout, the causal mask and the scale are arguments of the one fused call.
+#
+# **Shortcut taken here.** We read contributions before the output projection; in the paper on vector norms they are measured after it, because $W_O$ may shrink some directions {cite}`kobayashi2020`. And
+# we took one head alone, with a loss of our own making; in training the gradient of one head arrives through all the layers above.
+
+# %% [markdown]
+# ## Exercises
+
+# %% [markdown] tags=["ex:who_sees_whom", "ex-prompt"]
+# ```{exercise} Who sees whom?
+# :label: ex-who-sees-whom
+# A test that would have found the leak above. Write `who_sees_whom(layer, x)`: `layer` is any function from token vectors (seq, dim) to results
+# (seq, dim_v). Return a boolean array (seq, seq), True at (i, j) if the result of token $i$ changes when token $j$ does. Use nothing but calls of `layer`, and leave `x` as it was. A change counts if it is
+# larger than $10^{-9}$.
+# ```
+
+# %% tags=["ex:who_sees_whom", "ex-stub"]
+def who_sees_whom(layer, x):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:who_sees_whom", "ex-solution", "hide-cell"]
+def who_sees_whom(layer, x):
+    before = layer(x)
+    sees = np.zeros((len(x), len(x)), dtype=bool)
+    for j in range(len(x)):
+        changed = x.copy()
+        changed[j] = changed[j][::-1] + 1                            # another vector of about the same size
+        sees[:, j] = np.abs(layer(changed) - before).max(axis=-1) > 1e-9   # column j: who noticed
+    return sees
+
+# %% tags=["ex:who_sees_whom", "ex-check"]
+def masked_layer(mask):
+    return lambda x: self_attention(x, *projections64, mask=mask)[0]
+
+
+def leaky_layer(x):                                                  # softmax, then mask
+    return (self_attention(x, *projections64)[1] * allowed) @ (x @ w_v64)
+
+
+tokens_before = x64.copy()
+assert who_sees_whom(masked_layer(True), x64).all()
+assert np.array_equal(who_sees_whom(masked_layer(allowed), x64), allowed)      # not its transpose
+pair = np.eye(15, dtype=bool) | np.eye(15, k=-3, dtype=bool)                   # oneself, and three to the left
+assert np.array_equal(who_sees_whom(masked_layer(pair), x64), pair)
+assert who_sees_whom(leaky_layer, x64)[0, -1]                                  # the leak is found
+assert np.array_equal(x64, tokens_before)
+
+# %% [markdown] tags=["ex:null_key", "ex-prompt"]
+# ```{exercise} Attention that may decline
+# :label: ex-null-key
+# A head that finds nothing should not need a sink. Write `attention_or_nothing(q, k, v)`, in which every row competes with one more, invisible key whose score is 0 and whose value is zero:
+# the weights are $e^{S_j}/(1 + \sum_m e^{S_m})$. Return `out` and the weights of the **real** keys only. Scores of $\pm 1000$ must not overflow, and any leading axes should work.
+# ```
+
+# %% tags=["ex:null_key", "ex-stub"]
+def attention_or_nothing(q, k, v):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:null_key", "ex-solution", "hide-cell"]
+def attention_or_nothing(q, k, v):
+    scores = attention_scores(q, k)
+    null = np.zeros_like(scores[..., :1])                            # one more column, all zeros
+    weights = softmax(np.concatenate([scores, null], axis=-1))[..., :-1]
+    return weights @ v, weights
+
+# %% tags=["ex:null_key", "ex-check"]
+null_out, null_weights = attention_or_nothing(q64, k64, v64)
+powers64 = np.exp(attention_scores(q64, k64))
+assert np.allclose(null_weights, powers64 / (1 + powers64.sum(-1, keepdims=True)))
+assert np.allclose(null_out, null_weights @ v64)
+loud, quiet = np.full((2, 3, 4), 1.0), np.full((2, 5, 4), 500.0)     # scores of 1000, two heads
+assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5)       # the null key has lost
+assert np.array_equal(attention_or_nothing(loud, -quiet, quiet)[0], np.zeros((2, 3, 4)))   # nothing suits: nothing
+print(f"it→animal {weights64[it, animal]:.2f} becomes {null_weights[it, animal]:.2f}")
+
+# %% [markdown] tags=["ex:temperature_gradient", "ex-prompt"]
+# ```{exercise} Learn the temperature
+# :label: ex-temperature-gradient
+# Some models learn how sharp a head should be. Let the weights be $\operatorname{softmax}(S/T)$ and write `temperature_gradient(d_out, v, scores, temperature)`, the derivative of the loss
+# with respect to the one number $T$. **Predict** first: if the values with high scores are the good ones, is it positive or negative?
+# ```
+
+# %% tags=["ex:temperature_gradient", "ex-stub"]
+def temperature_gradient(d_out, v, scores, temperature):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:temperature_gradient", "ex-solution", "hide-cell"]
+def temperature_gradient(d_out, v, scores, temperature):
+    weights = softmax(scores / temperature)
+    d_scaled = softmax_backward(weights, d_out @ v.swapaxes(-1, -2))  # gradient of S / T
+    return -(d_scaled * scores).sum() / temperature**2               # d(S / T) / dT = -S / T²
+
+# %% tags=["ex:temperature_gradient", "ex-check"]
+scores64 = attention_scores(q64, k64)
+for T in (0.5, 1.0, 3.0):
+    def loss_at(t):
+        return (d_out * (softmax(scores64 / t) @ v64)).sum()
+
+    nudged_T = (loss_at(T + 1e-5) - loss_at(T - 1e-5)) / 2e-5
+    assert np.isclose(temperature_gradient(d_out, v64, scores64, T), nudged_T, rtol=1e-5)
+good_leader = temperature_gradient(np.ones((1, 1)), np.array([[-1.0], [0.0]]), np.array([[1.0, 0.0]]), 1.0)
+assert good_leader > 0     # the leading value lowers the loss: cooling helps, so the gradient points up
+
+# %% [markdown] tags=["ex:previous_token", "ex-prompt"]
+# ```{exercise} A previous-token head by hand
+# :label: ex-previous-token
+# Let `x` be the identity matrix of size $n$: token $i$ is the one-hot vector of its position. Write `previous_token(n)`, which returns `w_q` and `w_k` such that attention gives at least 0.99 of every row (but the first) to the token
+# one to the left, for any $n$ from 2 to 500. No mask, no training. Mind $\sqrt d$, and mind what chapter 4 says about long rows.
+# ```
+
+# %% tags=["ex:previous_token", "ex-stub"]
+def previous_token(n):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:previous_token", "ex-solution", "hide-cell"]
+def previous_token(n):
+    lead = np.log(99 * n) + 1                    # weight of the leader: 1 / (1 + (n - 1) e^-lead) > 0.99
+    w_q = lead * n**0.5 * np.eye(n)              # query i says “i”, and makes up for the division by √d
+    w_k = np.eye(n, k=1)                         # key j says “j + 1”, so query i meets key i - 1
+    return w_q, w_k
+
+# %% tags=["ex:previous_token", "ex-check"]
+for n in (2, 15, 500):
+    by_hand_q, by_hand_k = previous_token(n)
+    shifted, copied = attention(by_hand_q, by_hand_k, np.eye(n))     # x is the identity, so q = w_q
+    assert (np.diag(copied, -1) >= 0.99).all()
+    assert np.allclose(shifted, copied)                              # values are one-hot: out is the weights
+print("rows 1 to 4 of the copy head for 15 tokens:", np.diag(attention(*previous_token(15), np.eye(15))[1], -1)[:4])
+
+# %% [markdown] tags=["ex:explore_wide", "ex-prompt", "ex-open"]
+# ```{exercise} Explore: tired and wide
+# :label: ex-explore-wide-contributions
+# `real_head("pronoun", "wide")` is the same head in the sentence that ends in *too wide*. Compare the row of *it* in both: weights, lengths of weight times value, and the two interventions of the
+# sink section on *animal* and on *street*. The weights move towards *street* and do not flip. Do the three readings agree on by how much? And [CLS], which now has most of the
+# weight: is it a sink here too?
+# ```
+
+# %% [markdown]
+# **Sources.** The layer: {cite:t}`vaswani2017`. Equivariance: {cite:t}`lee2018`. Order from the mask: {cite:t}`haviv2022`, {cite:t}`kazemnejad2023`. Limits of the mean: {cite:t}`dong2021`,
+# {cite:t}`kim2020`. Weights and values: {cite:t}`kobayashi2020`; sinks: {cite:t}`xiao2023`, {cite:t}`gu2024`; the dispute: {cite:t}`jain2019`, {cite:t}`wiegreffe2019`. The backward pass in
+# blocks: {cite:t}`dao2022`, {cite:t}`rabe2021`.
