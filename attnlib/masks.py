@@ -10,6 +10,7 @@ PyTorch has two opposite conventions: `scaled_dot_product_attention` takes True 
 
 import functools
 import operator
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -158,13 +159,15 @@ def bigbird(
     _at_least("bigbird", 1, seq=seq, block_size=block_size)
     _at_least("bigbird", 0, window=window, n_global=n_global, n_random=n_random, seed=seed)
     blocks = -(-seq // block_size)
+    rng = random.Random(int(seed))
+    salts = [[int(rng.random() * 1048576) for _ in range(3)] for _ in range(n_random)]
 
     def predicate(q_idx, k_idx):
         q_block, k_block = q_idx // block_size, k_idx // block_size
         near = (q_block - k_block <= window) & (k_block - q_block <= window)
         allowed = near | (q_block < n_global) | (k_block < n_global)
-        for draw in range(n_random):
-            allowed = allowed | (k_block == _scramble(q_block, int(seed) * n_random + draw) % blocks)
+        for draw in salts:
+            allowed = allowed | (k_block == _scramble(q_block, draw) % blocks)
         return allowed
 
     return predicate
@@ -321,12 +324,11 @@ def _call(predicate, q_idx, k_idx, b_idx):
     return predicate(q_idx, k_idx)
 
 
-def _scramble(number, salt):
-    """A fixed pseudo-random number below 2**20 for each (number, salt); ints or index arrays alike."""
+def _scramble(number, salts):
+    """A fixed pseudo-random number below 2**20 for each number, given three salts; ints or index arrays alike."""
     state = number % 1048576
-    for round_, factor in enumerate((1597, 2039, 1861)):         # xor with the upper half, multiply, add
-        added = (salt * (2654435761 + 81006 * round_) >> 12) % 1048576  # a Python int; differs from round to round
-        state = ((state ^ (state >> 9)) * factor + added) % 1048576     # stays within 31 bits
+    for factor, salt in zip((1597, 2039, 1861), salts, strict=True):  # mix the upper half in, multiply, add
+        state = ((state ^ (state >> 9)) * factor + salt) % 1048576    # stays within 31 bits
     return state ^ (state >> 9)
 
 

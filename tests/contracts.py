@@ -170,16 +170,18 @@ def equals_the_truth(variant):
 @contract("1 errs at most twice as much as PyTorch in lower precision")
 def errs_little(variant):
     for dtype in variant.dtypes:
-        q, k, v = variant.draw(33, 65, 24, 40, dtype)
-        truth, _ = by_hand(q, k, v, None)
-        out, _ = variant.run(q, k, v, None)
-        assert str(out.dtype) == dtype, f"{dtype} in, {out.dtype} out"
-        group = variant.heads[0] // variant.heads[1]
-        tensors = [torch.from_numpy(each) for each in (q, np.repeat(k, group, 1), np.repeat(v, group, 1))]
-        with sdpa_kernel(SDPBackend.MATH):
-            baseline = torch.nn.functional.scaled_dot_product_attention(*tensors).numpy()
-        error, allowed = np.abs(out - truth).max(), np.abs(baseline - truth).max()
-        floor = np.spacing(np.abs(truth).max().astype(dtype))  # PyTorch may be exact by luck: one last digit
+        error = allowed = floor = 0
+        for sizes in ((17, 65, 24, 40), (9, 129, 32, 16), (25, 33, 48, 12)):  # the worst entry of several draws
+            q, k, v = variant.draw(*sizes, dtype, batch=1)
+            truth, _ = by_hand(q, k, v, None)
+            out, _ = variant.run(q, k, v, None)
+            assert str(out.dtype) == dtype, f"{dtype} in, {out.dtype} out"
+            group = variant.heads[0] // variant.heads[1]
+            tensors = [torch.from_numpy(each) for each in (q, np.repeat(k, group, 1), np.repeat(v, group, 1))]
+            with sdpa_kernel(SDPBackend.MATH):
+                baseline = torch.nn.functional.scaled_dot_product_attention(*tensors).numpy()
+            error, allowed = max(error, np.abs(out - truth).max()), max(allowed, np.abs(baseline - truth).max())
+            floor = max(floor, np.spacing(np.abs(truth).max().astype(dtype)))  # PyTorch may be lucky: one last digit
         print(f"{dtype}: error {error:.2e}, PyTorch's own {allowed:.2e}")
         assert error <= 2 * allowed + floor, f"{dtype}: error {error:.2e}, PyTorch's own {allowed:.2e}"
 
