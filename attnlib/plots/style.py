@@ -122,12 +122,13 @@ def weight_maps(
     figure, axes = new_figure(height, columns, -(-len(panels) // columns))
     for i, (title, weights) in enumerate(panels.items()):
         at = axes.flat[i]
+        bottom, room = i >= len(panels) - columns, columns < 3  # narrow panels have no room for names below
         image = matrix_map(at, weights, rows=tokens if i % columns == 0 else None,
-                           columns=tokens if i >= len(panels) - columns else None, title=title, limit=limit)
+                           columns=tokens if bottom and room else None, title=title, limit=limit)
         if i % columns == 0:
             at.set_ylabel("query")
-        if i >= len(panels) - columns:
-            at.set_xlabel("key")
+        if bottom:
+            at.set_xlabel("key" if room or tokens is None else "key (same order)")
     for spare in axes.flat[len(panels):]:
         spare.set_axis_off()
     figure.colorbar(image, ax=axes, label="weight", shrink=0.8, aspect=30)
