@@ -122,9 +122,9 @@ k_other = k.copy()
 k_other[-1] *= 2                                                  # change the last key, which only the last query may see
 scores_other = attention_scores(q, k_other)
 moved = softmax(scores_other) * allowed - after
-print("rows that notice, softmax then mask:", (np.abs(moved).max(-1) > 0).sum(), "of 15")
+print("rows that notice, softmax then mask:", (np.abs(moved).max(-1) > 1e-6).sum(), "of 15")   # beyond rounding
 moved = softmax(np.where(allowed, scores_other, -np.inf)) - before
-print("rows that notice, mask then softmax:", (np.abs(moved).max(-1) > 0).sum(), "of 15")
+print("rows that notice, mask then softmax:", (np.abs(moved).max(-1) > 1e-6).sum(), "of 15")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -167,9 +167,9 @@ def attention(q, k, v, mask=None):
     return out, weights
 
 
-assert np.array_equal(attention(q, k, v)[0], out)            # without a mask nothing has changed
-expected, _ = attention(q, k, v, hide_last)
-assert np.array_equal(attention(q, k, v_unfilled, hide_last)[0], expected)   # NaN stays where it was
+assert np.allclose(attention(q, k, v)[0], out, atol=1e-6)    # without a mask nothing has changed
+filled, unfilled = (attention(q, k, values, hide_last)[0] for values in (v, v_unfilled))
+assert np.allclose(filled, unfilled, atol=1e-6)              # NaN stays where it was
 
 # %% [markdown]
 # This is `attnlib.reference.attention`, and from here on you may import it. It works with any number of leading axes, batch and heads: the axes
@@ -217,7 +217,7 @@ for name, each in heads.items():
     assert difference < 1e-6       # weights are at most 1; float32 carries 7 digits, the scores lose part of the last
     print(f"{name:>10} (layer {each.layer}, head {each.head}): largest difference {difference:.0e}")
 
-# %% mystnb={"image": {"alt": "Three 15 by 15 maps. The first two, your weights and the model’s, look identical: dark cells from “the” to “animal”, from “cross” to “street”, from “it” to “animal”, and a dark [CLS] column. The third, their difference magnified a million times, is pale and without a pattern."}, "figure": {"caption": "Ten lines of NumPy beside a pretrained model. What is left of the difference, magnified a million times, is rounding.", "name": "fig-beside-the-model"}}
+# %% mystnb={"image": {"alt": "Three 15 by 15 maps. The first two, your weights and the model’s, look identical: dark cells from “the” to “animal”, from “cross” to “street”, from “it” to “animal”, and a dark [CLS] column. The third, their difference magnified a million times, is faint and strongest where the weights are large."}, "figure": {"caption": "Ten lines of NumPy beside a pretrained model. Their difference, magnified a million times, is the rounding of float32: it is largest where the weights are.", "name": "fig-beside-the-model"}}
 plots.beside_the_model(self_attention(head.x, *projections(head))[1], head.weights, head.tokens)
 plt.show()
 
@@ -247,10 +247,11 @@ for t_name, t_head in heads.items():
     assert t_gap < 1e-5                      # means of values up to 4 in size, float32
     print(f"{t_name:>10}: your out against PyTorch's fused attention {t_gap:.0e}")
 t_spoilt = t_fused(torch.tensor(q), torch.tensor(k), torch.tensor(v_unfilled), attn_mask=torch.tensor(hide_last))
+assert t_spoilt.isnan().all()
 print("PyTorch's result with NaN in the hidden value:", t_spoilt[0, :3])
 
 # %% [markdown]
-# PyTorch's fused attention agrees with you, and it does not guard against the unfilled value: with the release this book pins, the last line prints NaN.
+# PyTorch's fused attention agrees with you, and it does not guard against the unfilled value: in the release this book pins, every result is NaN.
 # When you use it, clear your buffers.
 #
 # ## Does attention know about order?
@@ -295,7 +296,7 @@ def embed(words, positions):
     return centred / np.sqrt(vectors.var(axis=-1, keepdims=True) + layer.norm_epsilon) * layer.norm_scale + layer.norm_shift
 
 
-assert np.allclose(embed(layer.word_vectors, layer.position_vectors), layer.x, atol=1e-5)
+assert np.allclose(embed(layer.word_vectors, layer.position_vectors), layer.x, atol=1e-5)   # float32
 
 # %% [markdown]
 # Now turn the sentence back to front in two ways: reverse the finished rows, or reverse the words and let each *place* keep its position vector. We watch
@@ -341,16 +342,15 @@ print(f"the – the, no mask: {np.linalg.norm(free[1] - free[7]):.2f}   causal m
 # tells it exactly.
 
 # %%
-random_x = rng.normal(size=(32, 256, 64))                                  # 32 sequences, no positions
-random_q, random_k, random_v = (random_x @ w for w in rng.normal(size=(3, 64, 64)) / 64**0.5)
+random_q, random_k, random_v = rng.normal(size=(3, 32, 256, 64))           # 32 sequences of 256, no positions
 triangle, places = to_array(causal, 256), np.arange(1, 257)
 even_out, even_weights = attention(0 * random_q, random_k, random_v, triangle)
 random_out, _ = attention(random_q, random_k, random_v, triangle)
 curves = {label: (o**2).mean(axis=(0, 2)) ** 0.5 for label, o in (("zero queries", even_out), ("random queries", random_out))}
 assert np.allclose(1 / even_weights[0, :, 0], places)                      # the position, read off the first weight
-assert np.allclose(curves["zero queries"], places**-0.5, rtol=0.15)        # rms of 2048 numbers, 1.6% of noise each
+assert np.allclose(curves["zero queries"], places**-0.5, rtol=0.08)        # rms of 2048 numbers: 5 standard errors
 
-# %% mystnb={"image": {"alt": "Size of the result against the number of keys seen, both axes logarithmic. With zero queries the curve follows the dashed line one over the square root of n from 1 down to 1/16. With random queries it falls too, less steeply, to about one sixth."}, "figure": {"caption": "No position has been fed in anywhere, and yet the size of a result tells where it stands.", "name": "fig-position-leak"}}
+# %% mystnb={"image": {"alt": "Size of the result against the number of keys seen, both axes logarithmic. With zero queries the curve follows the dashed line one over the square root of n from 1 down to 1/16. With random queries it falls too, and lies above."}, "figure": {"caption": "No position has been fed in anywhere, and yet the size of a result tells where it stands.", "name": "fig-position-leak"}}
 plots.position_leak(places, curves)
 plt.show()
 
@@ -377,7 +377,7 @@ print(f"after a nudge of every query: hard lookup moves by {hard_moved:.3f}, sof
 # %% [markdown]
 # The hard lookup does not answer at all. Its result is constant until another key overtakes, and then it jumps: the gradient is **zero almost everywhere**, and
 # training by gradients cannot improve a query or a key. The {term}`soft lookup` answers to every nudge, because every key has a say. That is
-# the reason for softmax. (Hard attention can be trained by other means, such as sampling and reinforcement learning.)
+# why attention mixes. (Hard attention can be trained by other means, such as sampling and reinforcement learning.)
 #
 # ## What can a mean of values not do?
 #
@@ -394,10 +394,10 @@ for name, each in heads.items():
 assert not ((flipped >= v.min(axis=0)) & (flipped <= v.max(axis=0))).all()   # the transposed product leaves the hull
 
 # %% [markdown]
-# A head can select and average; it cannot add two values up, exaggerate one, or make something that is in none of them. All four heads pull the
-# results together, the sink head to a seventh, while the previous-token head selects and loses next to nothing. Layers of nothing but attention
-# pull all tokens towards one and the same vector, doubly exponentially fast in depth; residual connections and the MLPs between the layers prevent
-# it {cite}`dong2021`. They do the rest of the work in a transformer (chapter 8).
+# A head can select and average. It cannot exaggerate: in no direction does its result lie further out than one of its values. Three of the four heads pull the
+# results together, the sink head to a seventh of the spread; the previous-token head selects, and loses next to nothing. Stack layers of nothing but attention, with bounded
+# weights, and all tokens converge to one and the same vector, doubly exponentially fast in depth; residual connections and MLPs stop
+# that {cite}`dong2021`. Chapter 8 puts them in.
 #
 # The mean tames only the values, not the map as a whole: weights depend on products of inputs, and on unbounded inputs no constant bounds how
 # fast the result can change: dot-product self-attention is not Lipschitz {cite}`kim2020`.
@@ -412,13 +412,13 @@ v_sink = sink.x @ sink.w_v + sink.b_v
 out_sink, weights_sink = self_attention(sink.x, *projections(sink))
 lengths = np.linalg.norm(v_sink, axis=-1)                    # (seq_k,) length of each value
 parts = weights_sink * lengths                               # (seq_q, seq_k): length of weight · value
-print(f"weight on [CLS], mean over queries: {weights_sink[:, 0].mean():.2f}")
-print(f"length of its value: {lengths[0]:.2f}   of the others, on average: {lengths[1:].mean():.2f}")
-print(f"share of [CLS] in the lengths of all weighted values: {parts[:, 0].sum() / parts.sum():.2f}")
+print(f"mean weight: [CLS] {weights_sink[:, 0].mean():.2f}, “because” {weights_sink[:, 9].mean():.2f}")
+print(f"length of the value: [CLS] {lengths[0]:.2f}, the others {lengths[1:].mean():.2f} on average, {lengths[1:].mean() / lengths[0]:.0f} times as long")
+print(f"share in the lengths of all weighted values: [CLS] {parts[:, 0].sum() / parts.sum():.2f}, “because” {parts[:, 9].sum() / parts.sum():.2f}")
 
-# %% mystnb={"image": {"alt": "Three bar charts over 15 keys. Mean weight: [CLS] about 0.81, all others under 0.04. Length of the value: [CLS] 0.12, all others between 2.5 and 3.7. Mean length of weight times value: [CLS] about 0.10, the same as “because” and not far above several others."}, "figure": {"caption": "In the sink head, [CLS] takes 0.81 of the weight and gives a value 25 times shorter than the others’. Multiplied, it is one contribution among many.", "name": "fig-value-weighted"}}
+# %% mystnb={"image": {"alt": "Three bar charts over 15 keys. Mean weight: [CLS] about 0.81, all others under 0.04. Length of the value: [CLS] 0.12, all others between 2.5 and 3.7. Mean length of weight times value: “because” about 0.12, [CLS] about 0.10, the others 0.02 to 0.05."}, "figure": {"caption": "In the sink head, [CLS] takes 0.81 of the weight and has a value 25 times shorter than the others’. Multiplied, it contributes less than “because”, which gets 0.03 of the weight.", "name": "fig-value-weighted"}}
 plots.product_bars({"mean weight, over the queries": weights_sink.mean(axis=0), "length of the value": lengths},
-                   "mean length of weight · value", sink.tokens)
+                   "mean length of weight · value", sink.tokens, mark="[CLS]")
 plt.show()
 
 # %% [markdown]
@@ -435,21 +435,22 @@ no_sink = np.ones((15, 15), dtype=bool)
 no_sink[:, 0] = False
 out_silenced = weights_sink @ v_silenced
 out_hidden, _ = self_attention(sink.x, *projections(sink), mask=no_sink)
-print(f"mean length of out: {np.linalg.norm(out_sink, axis=-1).mean():.2f}")
-print(f"its mean change, value set to zero: {np.linalg.norm(out_silenced - out_sink, axis=-1).mean():.2f}")
-print(f"its mean change, key forbidden:     {np.linalg.norm(out_hidden - out_sink, axis=-1).mean():.2f}")
+print(f"the model's own results: mean length {np.linalg.norm(out_sink, axis=-1).mean():.2f}")
+for name, changed in {"value set to zero": out_silenced, "key forbidden": out_hidden}.items():
+    change = np.linalg.norm(changed - out_sink, axis=-1).mean()
+    print(f"{name}: mean change {change:.2f}, mean length {np.linalg.norm(changed, axis=-1).mean():.2f}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Forbidding the key, by far. Without its value the results lose a piece of length 0.10, and they are only 0.39 long to begin with: this head says little. Without its key the weight it
-# soaked up is handed to the other tokens, and their results become four times as long as they were. The key is important *because* its value is not: it keeps the head quiet.
-# Window caches that evict the first tokens break for this reason {cite}`xiao2023`.
+# Forbidding the key, by far. Without its value the results change by 0.10, and they are only 0.36 long to begin with: this head says little. Without its key the weight it
+# soaked up is handed to the other tokens, and the results become five times as long as they were. The key is important *because* its value is not: it keeps the head quiet.
+# Window caches that evict the first tokens break, and this is the reason that has been given {cite}`xiao2023`.
 # :::
 #
 # Hold on to three readings of one number. The **weight** says where the head looked. Weight times the length of the value says how much came from there (and even
 # these lengths may cancel in the sum). An **intervention** says what would be different without it. They can disagree, as they do here. Whether weights *explain* a model's decision is
-# contested: they often do not agree with gradients, and quite different weights can give the same prediction {cite}`jain2019`; against that, it depends on what one asks of an
-# explanation, and such different weights are not always to be had in a trained model {cite}`wiegreffe2019`. Treat weights as evidence, not as explanation.
+# contested: in recurrent models with attention they often disagree with gradients, and quite different weights can give the same prediction {cite}`jain2019`; against that, the answer depends on what
+# one calls an explanation, and such alternative weights do badly when they are put to a test of their usefulness {cite}`wiegreffe2019`. Treat weights as evidence, not as explanation.
 #
 # ## How does it learn?
 #
@@ -531,7 +532,7 @@ assert np.abs(d_b_k).max() < 1e-12                                    # zero, bu
 # leaves it where it started.
 # :::
 #
-# PyTorch's autograd should find the same eight gradients as you.
+# PyTorch's autograd should find the same seven gradients as you.
 
 # %% tags=["torch-check", "nbval-ignore-output"]
 import torch
@@ -601,7 +602,8 @@ for j in np.argsort(-push)[[0, 1, 2, -1]]:
     print(f"{head.tokens[j]:>7}: weight {weights_it[it, j]:.2f} · better by {better[j]:6.1f} = push {push[j]:5.2f}")
 
 # %% mystnb={"image": {"alt": "Three bar charts over the keys of “it”. Weight: “animal” 0.64, [CLS] 0.12, the rest small. How much better than the average value: “street” highest at about 24, “the” and “cross” next, “animal” about minus 4. Push on the score, their product: “street” and [CLS] upwards, about 1.2 and 1.0, “animal” down by 2.8, almost nothing elsewhere."}, "figure": {"caption": "Credit is weight times advantage. “street” has the best value and little weight, “animal” much weight and a bad value; [CLS] gains because its value, nearly zero, is better than that of “animal”.", "name": "fig-credit"}}
-plots.product_bars({"weight": weights_it[it], "how much better than the average of the row": better}, "push on the score: their product", head.tokens)
+plots.product_bars({"weight": weights_it[it], "how much better than the average of the row": better},
+                   "push on the score: their product", head.tokens, mark="street")
 plt.show()
 
 # %% [markdown]
@@ -635,7 +637,7 @@ q_stepped = x64 @ w_q_stepped + projections64[3]
 likeness = x64 @ x64[it]                                               # (seq,)
 assert np.allclose(q_stepped - q64, -eta * likeness[:, None] * d_q_it[it])
 _, weights_shared = attention(q_stepped, k64, v64)
-print(f"it→street {weights_it[it, street]:.3f} to {weights_shared[it, street]:.3f}")
+print(f"it→street {weights_it[it, street]:.3f} to {weights_shared[it, street]:.3f};  x·x_it is positive for {(likeness > 0).sum()} of 15 tokens")
 for j in np.argsort(-likeness)[[0, 1, 2, -1]]:
     print(f"{head.tokens[j]:>6}: x·x_it {likeness[j]:6.1f}, largest change of a weight {np.abs(weights_shared - weights_it)[j].max():.3f}")
 
@@ -655,7 +657,7 @@ for n in (1_024, 8_192, 65_536):
 
 # %% [markdown]
 # Sixteen GiB, for one head of one layer of one sentence. The way out is to keep only one number per row, the {term}`log-sum-exp`, and to compute the weights a second time, block by block, when
-# the gradient comes back {cite}`dao2022,rabe2021`. That, with the identity above, is FlashAttention; you build it in Part IV.
+# the gradient comes back {cite}`rabe2021,dao2022,dao2023`. That, with the identity above, is FlashAttention; you build it in Part IV.
 #
 # ## What does dropout do to the rows?
 #
@@ -687,8 +689,8 @@ assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04            # 5 standard er
 # | push on a score = weight × (better than the mean) | credit goes where weight already is | *it* and *street* |
 # | backward keeps (seq, seq) weights | quadratic memory, unless they are recomputed | bytes |
 #
-# **In practice.** Nobody calls three functions with the weights in between. `torch.nn.functional.scaled_dot_product_attention` and the FlashAttention kernels return `out` alone, since the
-# weights never exist as a whole; if you want to look at them you have to compute them again, as here. Dropout, the causal mask and the scale are arguments of the one fused call.
+# **In practice.** Nobody calls three functions with the weights in between. `torch.nn.functional.scaled_dot_product_attention` and the FlashAttention kernels return `out` alone: inside a fused kernel the
+# weights never exist as a whole. If you want to look at them you have to compute them again, as here. Dropout, the causal mask and the scale are arguments of the one fused call.
 #
 # **Shortcut taken here.** We read contributions before the output projection; in the paper on vector norms they are measured after it, because $W_O$ may shrink some directions {cite}`kobayashi2020`. And
 # we took one head alone, with a loss of our own making; in training the gradient of one head arrives through all the layers above.
@@ -761,7 +763,7 @@ assert np.allclose(null_out, null_weights @ v64)
 loud, quiet = np.full((2, 3, 4), 1.0), np.full((2, 5, 4), 500.0)     # scores of 1000, two heads
 assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5)       # the null key has lost
 assert np.array_equal(attention_or_nothing(loud, -quiet, quiet)[0], np.zeros((2, 3, 4)))   # nothing suits: nothing
-print(f"it→animal {weights64[it, animal]:.2f} becomes {null_weights[it, animal]:.2f}")
+print(f"it→animal {weights_it[it, animal]:.3f} becomes {null_weights[it, animal]:.3f}")
 
 # %% [markdown] tags=["ex:temperature_gradient", "ex-prompt"]
 # ```{exercise} Learn the temperature
@@ -821,11 +823,11 @@ print("rows 1 to 4 of the copy head for 15 tokens:", np.diag(attention(*previous
 # ```{exercise} Explore: tired and wide
 # :label: ex-explore-wide-contributions
 # `real_head("pronoun", "wide")` is the same head in the sentence that ends in *too wide*. Compare the row of *it* in both: weights, lengths of weight times value, and the two interventions of the
-# sink section on *animal* and on *street*. The weights move towards *street* and do not flip. Do the three readings agree on by how much? And [CLS], which now has most of the
+# sink section on *animal* and on *street*. The weights move towards *street* and do not flip. Do the three readings agree on by how much? And [CLS], which now has the largest
 # weight: is it a sink here too?
 # ```
 
 # %% [markdown]
 # **Sources.** The layer: {cite:t}`vaswani2017`. Equivariance: {cite:t}`lee2018`. Order from the mask: {cite:t}`haviv2022`, {cite:t}`kazemnejad2023`. Limits of the mean: {cite:t}`dong2021`,
 # {cite:t}`kim2020`. Weights and values: {cite:t}`kobayashi2020`; sinks: {cite:t}`xiao2023`, {cite:t}`gu2024`; the dispute: {cite:t}`jain2019`, {cite:t}`wiegreffe2019`. The backward pass in
-# blocks: {cite:t}`dao2022`, {cite:t}`rabe2021`.
+# blocks: {cite:t}`rabe2021`, {cite:t}`dao2022`, {cite:t}`dao2023`.

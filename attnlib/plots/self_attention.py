@@ -29,7 +29,7 @@ def walk(scores: np.ndarray, weights: np.ndarray, v: np.ndarray, tokens: list[st
     """
     parts = weights[:, None] * v                              # (seq_k, dim_v)
     limit = np.abs(parts).max()
-    figure, axes = new_figure(4.4, columns=3, rows=2, width_ratios=[1, 1, 2.3], height_ratios=[len(tokens), 1.4])
+    figure, axes = new_figure(4.6, columns=3, rows=2, width_ratios=[1.1, 1, 2.3], height_ratios=[len(tokens), 1.2])
     for at, row, title in ((axes[0, 0], scores, "1. scores"), (axes[0, 1], weights, "2. weights")):
         at.barh(range(len(row)), row, color=[ORANGE if value == row.max() else BLUE for value in row], height=0.7)
         at.axvline(0, color=GREY, linewidth=0.8)
@@ -37,9 +37,11 @@ def walk(scores: np.ndarray, weights: np.ndarray, v: np.ndarray, tokens: list[st
         at.set_ylim(len(row) - 0.5, -0.5)
         at.set_yticks(range(len(tokens)), labels=tokens if at is axes[0, 0] else [])
         at.grid(axis="y", visible=False)
+        at.tick_params(axis="y", length=0)
+    axes[0, 0].set_xticks([-3, 0, 3])
     axes[0, 0].set_ylabel(f"keys, as “{query}” sees them")
-    image = matrix_map(axes[0, 2], parts, signed=True, limit=limit, title="3. weight × value, 32 numbers each")
-    matrix_map(axes[1, 2], parts.sum(axis=0)[None], rows=["sum: out"], signed=True, limit=limit)
+    image = matrix_map(axes[0, 2], parts, signed=True, limit=limit, title="3. weight × value")
+    matrix_map(axes[1, 2], parts.sum(axis=0)[None], signed=True, limit=limit, title="sum of all rows: out")
     for spare in axes[1, :2]:
         spare.set_axis_off()
     figure.colorbar(image, ax=axes[:, 2], aspect=30)
@@ -66,13 +68,15 @@ def beside_the_model(yours: np.ndarray, model: np.ndarray, tokens: list[str]) ->
         image = matrix_map(at, matrix, rows=tokens if at is axes[0, 0] else None, columns=tokens, signed=signed, title=title)
         at.tick_params(labelsize=8)
         at.set_xlabel("key")
-        figure.colorbar(image, ax=at, location="bottom", shrink=0.9, aspect=16)
+        if at is not axes[0, 0]:
+            under = axes[0, :2] if at is axes[0, 1] else at
+            figure.colorbar(image, ax=under, location="bottom", shrink=0.8, aspect=24 if at is axes[0, 1] else 11)
     axes[0, 0].set_ylabel("query")
     return figure
 
 
 def orders(panels: dict[str, tuple[np.ndarray, list[str]]]) -> Figure:
-    """Maps of weights, each with its own order of tokens.
+    """Maps of weights, each with its own order of tokens; a line marks where queries look at themselves.
 
     Parameters
     ----------
@@ -86,6 +90,7 @@ def orders(panels: dict[str, tuple[np.ndarray, list[str]]]) -> Figure:
     figure, axes = new_figure(3.6, columns=len(panels))
     for at, (title, (weights, tokens)) in zip(axes[0], panels.items(), strict=True):
         image = matrix_map(at, weights, rows=tokens, title=title)
+        at.plot([-0.5, len(tokens) - 0.5], [-0.5, len(tokens) - 0.5], color=ORANGE, linewidth=1.2, marker="")
         at.tick_params(labelsize=8.5)
         at.set_xlabel("keys, same order")
     axes[0, 0].set_ylabel("query")
@@ -120,7 +125,7 @@ def position_leak(positions: np.ndarray, curves: dict[str, np.ndarray]) -> Figur
     return figure
 
 
-def product_bars(factors: dict[str, np.ndarray], product: str, tokens: list[str]) -> Figure:
+def product_bars(factors: dict[str, np.ndarray], product: str, tokens: list[str], mark: str) -> Figure:
     """Two rows of bars and, below, their product, key by key.
 
     Parameters
@@ -131,6 +136,8 @@ def product_bars(factors: dict[str, np.ndarray], product: str, tokens: list[str]
         Title of the third panel.
     tokens : list of str
         The keys.
+    mark : str
+        The key to colour differently.
 
     Returns
     -------
@@ -140,14 +147,14 @@ def product_bars(factors: dict[str, np.ndarray], product: str, tokens: list[str]
     figure, axes = new_figure(4.8, rows=3, sharex=True)
     rows = {**factors, product: first * second}
     for at, (title, row) in zip(axes[:, 0], rows.items(), strict=True):
-        _bars(at, row, title)
+        _bars(at, row, title, tokens.index(mark))
     axes[2, 0].set_xticks(range(len(tokens)), labels=tokens, rotation=90)
     axes[2, 0].set_xlabel("key")
     return figure
 
 
-def _bars(at: Axes, row: np.ndarray, title: str) -> None:
-    at.bar(range(len(row)), row, color=[ORANGE if value == row.max() else BLUE for value in row], width=0.7)
+def _bars(at: Axes, row: np.ndarray, title: str, mark: int) -> None:
+    at.bar(range(len(row)), row, color=[ORANGE if j == mark else BLUE for j in range(len(row))], width=0.7)
     at.axhline(0, color=GREY, linewidth=0.8)
     at.set_title(title)
     at.grid(axis="x", visible=False)
