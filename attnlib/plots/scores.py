@@ -64,12 +64,12 @@ def spread_and_entropy(
         for (label, values), colour, marker in zip(lines.items(), (ORANGE, BLUE), "so", strict=True):
             at.plot(widths, values, marker=marker, color=colour, label=label)
     bottom.axhline(highest, color=GREY, linestyle="--", linewidth=1.2)
-    bottom.text(widths[0], highest - 0.08, "every key the same", va="top", color=GREY)
+    bottom.text(widths[0], highest + 0.06, "every key the same", va="bottom", color=GREY)
     top.set_yscale("log", base=2)
     top.set_yticks([1, 2, 4, 8, 16, 32], labels=["1", "2", "4", "8", "16", "32"])
     top.set_ylabel("standard deviation\nof the scores")
     top.legend()
-    bottom.set_ylim(0, highest + 0.3)
+    bottom.set_ylim(0, highest + 0.6)
     bottom.set_ylabel("mean entropy\nof a row (nats)")
     bottom.legend(loc="center right")
     bottom.set_xscale("log", base=2)
@@ -99,7 +99,8 @@ def trained_spreads(names: list[str], bars: dict[str, np.ndarray], assumed: floa
     for i, ((label, heights), colour, hatch) in enumerate(zip(bars.items(), (BLUE, ORANGE), ("", "//"), strict=True)):
         boxes = at.bar(np.arange(len(names)) + 0.38 * (i - 0.5), heights, width=0.36, label=label, color=colour,
                        hatch=hatch, edgecolor="white", linewidth=0)
-        at.bar_label(boxes, fmt="%.1f", padding=2, fontsize=9)
+        for text in at.bar_label(boxes, fmt="%.1f", padding=3, fontsize=9):
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     at.axhline(assumed, color=GREY, linestyle="--", linewidth=1.4, label=f"assumption: √d = {assumed:.2f}")
     at.set_xticks(range(len(names)), labels=names)
     at.set_xlabel("trained head")
