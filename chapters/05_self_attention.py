@@ -118,6 +118,8 @@ before = softmax(np.where(allowed, scores, -np.inf))              # mask, then s
 after = weights * allowed                                         # softmax, then mask
 print("rows sum to", after.sum(axis=-1)[:6], "instead of", before.sum(axis=-1)[:6])
 
+assert np.allclose(after / after.sum(axis=-1, keepdims=True), before, atol=1e-6)
+
 k_other = k.copy()
 k_other[-1] *= 2                                                  # change the last key, which only the last query may see
 scores_other = attention_scores(q, k_other)
@@ -129,8 +131,9 @@ print("rows that notice, mask then softmax:", (np.abs(moved).max(-1) > 1e-6).sum
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # The rows no longer sum to 1, which is easy to see. And the **future leaks** through the denominator, which is not: a forbidden key still
-# competes for weight, so by looking at how much is missing a query learns something about keys it must not see. Here every row
-# notices a change of the last key. In a language model that is a leak of the answer.
+# competes for weight, so how much is missing depends on keys the query must not see. Here every row
+# notices a change of the last key. In a language model the future holds the answer, so this is a leak of the answer.
+# (Dividing each row by its sum once more repairs both, as the `assert` shows, unless everything allowed has underflowed to 0. Masking first needs no repair.)
 # :::
 #
 # ## Can a value nobody sees do harm?
@@ -154,7 +157,8 @@ print(f"largest weight on it: {masked[:, -1].max()}   results with NaN: {spoilt.
 # forbidden. It does not protect the sum.
 # :::
 #
-# So leave a value out of the sum if every query gives it weight 0. That is the line `used` below, and with it the function is complete.
+# So leave a value out of the sum if every query gives it weight 0. The line `used` below asks, for each key, whether *any* query gave it weight (`axis=-2` runs over the queries);
+# `[..., None]` makes a column of the answers, one beside each row of `v`. With it the function is complete.
 
 # %%
 def attention(q, k, v, mask=None):
@@ -310,7 +314,7 @@ words_reversed = self_attention(embed(layer.word_vectors[back], layer.position_v
 print("smallest weight one to the right, rows reversed:", np.diag(rows_reversed, 1).min().round(2))
 print("smallest weight one to the left, words reversed:", np.diag(words_reversed, -1).min().round(2))
 
-# %% mystnb={"image": {"alt": "Three 15 by 15 maps of the previous-token head. In the original sentence the dark cells form a diagonal just below the main one. With the rows of x reversed they form a diagonal just above it. With the words reversed but positions kept they are just below it again."}, "figure": {"caption": "Reversing the rows of x turns the picture around: the head still finds the token that used to stand before. Reversing the words under fixed positions does not: the head follows the positions.", "name": "fig-orders"}}
+# %% mystnb={"image": {"alt": "Three 15 by 15 maps of the previous-token head. A line marks the main diagonal. In the original sentence the dark cells lie directly below it. With the rows of x reversed they lie directly above. With the words reversed but positions kept they lie below it again."}, "figure": {"caption": "Queries on the line would look at themselves. Reversing the rows of x turns the picture around: the head still finds the token that used to stand before. Reversing the words under fixed positions does not: the head follows the positions.", "name": "fig-orders"}}
 reversed_tokens = layer.tokens[::-1]
 plots.orders({"original": (previous.weights, layer.tokens), "rows of x reversed": (rows_reversed, reversed_tokens),
               "words reversed": (words_reversed, reversed_tokens)})
@@ -336,8 +340,8 @@ ordered, _ = self_attention(bare, *same_word, mask=allowed)
 print(f"the – the, no mask: {np.linalg.norm(free[1] - free[7]):.2f}   causal mask: {np.linalg.norm(ordered[1] - ordered[7]):.2f}")
 
 # %% [markdown]
-# The first *the* sees two tokens, the second eight. A causal mask is not equivariant, and it **leaks order**. It even leaks a count. Take the barest
-# case: queries of zero, so that each query spreads its weight evenly over the $n$ keys it sees, and independent random values. A mean of $n$ independent numbers
+# The first *the* sees two tokens, the second eight. Attention under a causal mask is not equivariant: the mask **leaks order**. It even leaks a count. Take the barest
+# case: queries of zero, so that each query spreads its weight evenly over the $n$ keys it sees, and independent random values of variance 1. A mean of $n$ such numbers
 # has a standard deviation of $1/\sqrt n$, so the *size* of the result tells the position. And if the first token's value is recognisable, its weight $1/n$
 # tells it exactly.
 
@@ -357,7 +361,7 @@ plt.show()
 # %% [markdown]
 # Causal language models trained without any {term}`positional encoding` do learn where they are: absolute positions can be read out of their layers, and
 # they come close to models with encodings {cite}`haviv2022`. That a causal transformer can represent absolute and relative positions without any encoding has been proved by
-# construction {cite}`kazemnejad2023`. An {term}`encoder` without a mask cannot: it sees a bag of words. How positions are put in is chapter 7.
+# construction {cite}`kazemnejad2023`. An {term}`encoder` without positions cannot: it has no mask that could tell, and sees a bag of words. How positions are put in is chapter 7.
 #
 # ## Why a mean, and not the best match?
 #
@@ -455,7 +459,7 @@ for name, changed in {"value set to zero": out_silenced, "key forbidden": out_hi
 # ## How does it learn?
 #
 # Training needs the gradient of a loss $\mathcal L$ with respect to everything that went in. The layers above hand us $\partial\mathcal L/\partial O$, one number for every number of `out`; call it
-# `d_out`. We go back through the three steps in reverse order.
+# `d_out`, and the gradients we are after `d_q`, `d_k`, `d_v`. We go back through the three steps in reverse order.
 #
 # **The weighted mean**, $O_{ic} = \sum_j A_{ij} V_{jc}$. A value is used by all queries, so its gradient collects from all of them. A weight touches one query's result:
 #
@@ -467,7 +471,11 @@ for name, changed in {"value set to zero": out_silenced, "key forbidden": out_hi
 #
 # **Softmax** you have from chapter 4: `softmax_backward`.
 #
-# **The scores**, $S = QK^\top/\sqrt d$: the product rule again, once for each factor.
+# **The scores**, $S = QK^\top/\sqrt d$, by the product rule, once for each factor:
+#
+# $$\frac{\partial\mathcal L}{\partial Q} = \frac{1}{\sqrt d}\,\frac{\partial\mathcal L}{\partial S}\,K
+# \qquad
+# \frac{\partial\mathcal L}{\partial K} = \frac{1}{\sqrt d}\Big(\frac{\partial\mathcal L}{\partial S}\Big)^{\!\top} Q$$
 
 # %%
 def attention_backward(d_out, q, k, v, weights):
@@ -608,9 +616,9 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# [CLS]. Its value is nearly zero, which is nowhere near *street* but nearer than what *it* has now, *animal*. A key is not judged by whether its value is right, only by
-# whether it is **better than the current mean**, and it is heard in proportion to the weight it already has. The values of the second *the* and of *cross* would serve far better than
-# that of [CLS]; they have almost no weight, and learn almost nothing.
+# [CLS]. Its value is nearly zero: nowhere near *street*, but to move towards it is to move away from *animal*, and that helps. To first order a key is not judged by whether its value is right, only by
+# whether it is **better than the current mean**, and it is heard in proportion to the weight it already has. The values of the second *the* and of *cross* are much better than
+# that of [CLS]; they have almost no weight, so their scores hardly move.
 # :::
 #
 # Does the score map keep its promise? Move the query of *it* against its gradient. To first order, a step $\eta$ should lower the loss by $\eta\,\lVert\partial\mathcal L/\partial q\rVert^2$.
@@ -642,8 +650,8 @@ for j in np.argsort(-likeness)[[0, 1, 2, -1]]:
     print(f"{head.tokens[j]:>6}: x·x_it {likeness[j]:6.1f}, largest change of a weight {np.abs(weights_shared - weights_it)[j].max():.3f}")
 
 # %% [markdown]
-# Almost every token has a positive product with *it*, so one lesson for one pronoun shifts the questions of the whole sentence. Attention generalises this way, and it also forgets this
-# way.
+# Almost every token has a positive product with *it*, so one lesson for one pronoun shifts the questions of the whole sentence. That is how
+# a lesson generalises, and also how it disturbs what other tokens have learnt.
 #
 # ## What does the backward pass cost in memory?
 #
@@ -656,7 +664,7 @@ for n in (1_024, 8_192, 65_536):
     print(f"{n:>6} tokens: weights {kept // 2**20:>6,} MiB, q k v out {linear // 2**20:>3} MiB, ratio {kept // linear}")
 
 # %% [markdown]
-# Sixteen GiB, for one head of one layer of one sentence. The way out is to keep only one number per row, the {term}`log-sum-exp`, and to compute the weights a second time, block by block, when
+# Sixteen GiB, for one head of one layer and one sequence. The way out is to keep only one number per row, the {term}`log-sum-exp`, and to compute the weights a second time, block by block, when
 # the gradient comes back {cite}`rabe2021,dao2022,dao2023`. That, with the identity above, is FlashAttention; you build it in Part IV.
 #
 # ## What does dropout do to the rows?
@@ -673,7 +681,7 @@ assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04            # 5 standard er
 
 # %% [markdown]
 # To 1 **on average**, and hardly ever exactly. A row with nearly all its weight on one key sums to 1.11 nine times out of ten, and to nearly 0 otherwise. The result is then no longer
-# a mean of the values, so the hull above holds only when dropout is off. Libraries that hand out the weights hand out these, and people report it as a bug
+# a mean of the values, so the hull above holds only when dropout is off. `nn.MultiheadAttention` hands out these weights, and people report it as a bug
 # ([PyTorch issue 42929](https://github.com/pytorch/pytorch/issues/42929)). Switch to evaluation mode before you look at weights.
 #
 # ## What to remember
