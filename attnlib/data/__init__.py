@@ -118,7 +118,7 @@ def real_head(name: str = "pronoun", ending: str = "tired") -> RealHead:
     Parameters
     ----------
     name : {"pronoun", "sink", "previous", "same_word"}
-        ``pronoun`` (layer 3, head 1): determiners and the pronoun look at their noun;
+        ``pronoun`` (layer 3, head 1): *it* and the first *the* look at *animal*;
         ``sink`` (layer 3, head 5): almost everything looks at ``[CLS]``;
         ``previous`` (layer 0, head 2): every token looks one to the left;
         ``same_word`` (layer 0, head 8): equal words look at each other.
