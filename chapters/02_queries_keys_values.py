@@ -57,8 +57,8 @@ k = x @ w_k + b_k      # (seq, dim_head) keys: by what it can be found
 v = x @ w_v + b_v      # (seq, dim_head) values: what it hands over
 print(q.shape, k.shape, v.shape)
 
-# %% mystnb={"image": {"alt": "Four signed maps with one row per token. On top the token vectors, 15 rows, 96 of their 384 coordinates. Below, side by side, queries, keys and values, 15 rows of 32 coordinates each; the three look nothing like one another. In the map of the values the first row, [CLS], is blank."}, "figure": {"caption": "One vector per token goes in; three come out, for three roles. One row of the values is almost empty: [CLS] asks and offers like any other token, and hands over next to nothing.", "name": "fig-three-roles"}}
-plots.three_roles(x, q, k, v, tokens)
+# %% mystnb={"image": {"alt": "Four signed maps with one row per token. On top the token vectors, 15 rows, 96 of their 384 coordinates; the row of [CLS] is blank but for one dark square at coordinate 99. Below, side by side, queries, keys and values, 15 rows of 32 coordinates each; the three look nothing like one another. Among the queries and the keys [CLS] is as strong as any row, in the map of the values its row is blank."}, "figure": {"caption": "One vector per token goes in; three come out, for three roles. One row of the values is almost empty: [CLS] asks and offers like any other token, and hands over next to nothing.", "name": "fig-three-roles"}}
+plots.three_roles(x, q, k, v, tokens, first=32)
 plt.show()
 
 # %% [markdown]
@@ -214,7 +214,7 @@ assert np.allclose(symmetric + antisymmetric, scores)
 share = (antisymmetric**2).sum() / (scores**2).sum()       # the two parts are orthogonal: squares add up
 print(f"antisymmetric share of the squared scores: {share:.2f}")
 
-# %% mystnb={"image": {"alt": "Two signed 15 by 15 maps. Left, the symmetric part: moderate values, warm on the diagonal at [CLS] and between “animal” and “it”. Right, the antisymmetric part: the [CLS] column is strongly positive and the [CLS] row equally negative; elsewhere weaker entries of both signs."}, "figure": {"caption": "The scores, taken apart. Most of what differs by direction concerns one token: nearly everyone scores [CLS] high, and [CLS] scores everyone but itself low.", "name": "fig-asymmetry"}}
+# %% mystnb={"image": {"alt": "Two signed 15 by 15 maps. Left, the symmetric part: strongest at [CLS] with itself, then between “animal” and “it”, “animal” and the first “the”, “cross” and “street”. Right, the antisymmetric part: the [CLS] column is strongly positive and the [CLS] row equally negative; elsewhere weaker entries of both signs."}, "figure": {"caption": "The scores, taken apart. Most of what differs by direction concerns one token: nearly everyone scores [CLS] high, and [CLS] scores everyone but itself low.", "name": "fig-asymmetry"}}
 plots.score_maps({"same both ways": symmetric, "changes sign": antisymmetric}, tokens)
 plt.show()
 
@@ -338,7 +338,7 @@ k_new = x @ (w_k @ inverse_t) + b_k @ inverse_t
 scores_new = q_new @ k_new.T / np.sqrt(32)
 assert np.allclose(scores_new, scores)                     # not one score has moved
 
-# %% mystnb={"image": {"alt": "Three panels. Top: 32 bars, the coordinates of the query “it” as trained, between about minus 3 and 3. Middle: 32 bars of another size and pattern, between about minus 20 and 20, the same query in another basis. Bottom: the scores over the 15 keys, circles for the one basis and crosses for the other, each cross inside its circle."}, "figure": {"caption": "Two heads with different queries and different keys, and the same scores. Nothing in the head's behaviour can tell you which one you have.", "name": "fig-same-scores"}}
+# %% mystnb={"image": {"alt": "Three panels. Top: 32 bars, the coordinates of the query “it” as trained, between about minus 3 and 4. Middle: 32 bars of another size and pattern, between about minus 14 and 12, the same query in another basis. Bottom: the scores over the 15 keys, circles for the one basis and crosses for the other, each cross inside its circle."}, "figure": {"caption": "Two heads with different queries and different keys, and the same scores. Nothing in the head's behaviour can tell you which one you have.", "name": "fig-same-scores"}}
 plots.same_scores({"as trained": q[it], "in another basis": q_new[it]},
                   {"as trained": scores[it], "in another basis": scores_new[it]}, tokens)
 plt.show()
@@ -419,15 +419,22 @@ plt.show()
 # The rows of weights must sum to 1, so a head cannot decline to look. It can look at a token that hands over almost nothing. Such a key is called an {term}`attention sink`, and its weight
 # is no sign of importance {cite}`xiao2023`. {cite:t}`clark2019`, who saw many heads of BERT look at [SEP], suggested reading it as such a *no-op*.
 #
-# How does the head keep the value of [CLS] so small? Its token vector is as long as the others; use the test of what a matrix sees:
+# How does the head keep the value of [CLS] so small, when its key draws more than half of all attention? Look at its token vector in {numref}`fig-three-roles`: blank, but for one dark square.
 
 # %%
-basis_v, _ = np.linalg.qr(w_v)
-seen_by_v = ((x @ basis_v)**2).sum(axis=-1) / (x**2).sum(axis=-1)           # (seq,): share of the squared length
-print(f"length of x[CLS] {np.linalg.norm(x[cls]):.1f}; W_V sees {seen_by_v[cls]:.2%} of its square, of the others {seen_by_v[1:].mean():.1%}")
+squares = x[cls]**2 / (x[cls]**2).sum()
+spot = squares.argmax()
+print(f"coordinate {spot} holds {squares[spot]:.1%} of the squared length of x[CLS]")
+for name, w in (("W_Q", w_q), ("W_K", w_k), ("W_V", w_v)):
+    directions, _ = np.linalg.qr(w)                        # (dim, 32): the subspace that w reads, as above
+    visible = (directions**2).sum(axis=-1)                 # (dim,): share of each coordinate that lies in it
+    print(f"{name} sees {visible[spot]:.2%} of it, of a coordinate on average {visible.mean():.2%}")
+assert visible.argmin() == spot                            # of all 384, the one that W_V sees least
 
 # %% [markdown]
-# $W_V$ looks almost exactly past it.
+# [CLS] lives in one coordinate. $W_Q$ and $W_K$ see it better than the average one, and of all 384 coordinates it is the one that $W_V$ sees least. A token that is easy to find and has nothing to say:
+# one matrix could not serve both ends, and that is the best answer we know to the question of this section. (Coordinates of *token vectors* are not free, as those of queries are: all heads and the norm before them share
+# one basis.)
 #
 # One caution, in the spirit of the last section. Values have a gauge of their own, $W_V \to W_V R$ and $W_O \to R^{-1} W_O$, so the length of a value is not strictly a property of the head either. What is:
 # the length after $W_O$, which is what the paper measures. Our file has $W_O$ for the first layer only. There the head *same word* also has a small [CLS] value; does it survive?

@@ -9,7 +9,7 @@ __all__ = ["contributions", "rows_of_weights", "same_scores", "score_maps", "thr
 
 
 def three_roles(
-    x: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, tokens: list[str], limit: float = 2.0
+    x: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, tokens: list[str], first: int = 0, limit: float = 2.0
 ) -> Figure:
     """Part of the token vectors above the queries, keys and values made from them, one colour scale.
 
@@ -21,6 +21,8 @@ def three_roles(
         What the three projections make of them.
     tokens : list of str
         One per row.
+    first : int
+        The first coordinate of the token vectors to draw.
     limit : float
         Entry at the end of the colour scale; larger ones look like it.
 
@@ -31,9 +33,9 @@ def three_roles(
     figure = plt.figure(figsize=(WIDTH, 5.6), layout="constrained")
     grid = figure.add_gridspec(2, 3)
     axes = [figure.add_subplot(grid[0, :]), *(figure.add_subplot(grid[1, i]) for i in range(3))]
-    shown = x[:, : 3 * q.shape[1]]
-    names = [f"token vectors: the first {shown.shape[1]} of {x.shape[1]} coordinates", "queries: ask", "keys: offer", "values: hand over"]
-    for at, matrix, name in zip(axes, (shown, q, k, v), names, strict=True):
+    last = first + 3 * q.shape[1]
+    names = [f"token vectors: coordinates {first} to {last - 1} of {x.shape[1]}", "queries: ask", "keys: offer", "values: hand over"]
+    for at, matrix, name in zip(axes, (x[:, first:last], q, k, v), names, strict=True):
         labels = tokens if at in axes[:2] else None
         image = matrix_map(at, matrix, rows=labels, signed=True, limit=limit, title=name)
     figure.supxlabel(f"{q.shape[1]} coordinates each", fontsize=10.5)
@@ -104,6 +106,7 @@ def same_scores(queries: dict[str, np.ndarray], scores: dict[str, np.ndarray], t
     styles = ({"marker": "o", "markersize": 9, "markerfacecolor": "none", "color": BLUE}, {"marker": "x", "color": ORANGE})
     for style, (name, row) in zip(styles, scores.items(), strict=True):
         last.plot(range(len(row)), row, linestyle="none", label=name, **style)
+    last.margins(y=0.15)
     last.axhline(0, color=GREY, linewidth=0.8)
     last.set_title("its scores, in both bases")
     last.set_ylabel("score")
