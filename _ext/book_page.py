@@ -64,10 +64,17 @@ def add_notebook(app: Sphinx, pagename: str, templatename: str, context: dict, d
     context["notebook_name"] = PurePosixPath(source).name
 
 
-def name_summaries(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """A collapsed cell is called by the words it shows; myst-nb calls each 'Toggle hidden content'."""
+def mend_roles(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Mend what others write: a collapsed cell is called by the words it shows, not 'Toggle hidden content';
+    an entry of the bibliography is an item of its list (doc-biblioentry is deprecated); the empty corner of a
+    table is a cell, not a heading."""
     if "body" in context:
-        context["body"] = context["body"].replace('<summary aria-label="Toggle hidden content">', "<summary>")
+        context["body"] = (
+            context["body"]
+            .replace('<summary aria-label="Toggle hidden content">', "<summary>")
+            .replace('role="doc-biblioentry"', 'role="listitem"')
+            .replace('<th class="head"><p></p></th>', "<td></td>")
+        )
 
 
 def setup(app: Sphinx) -> dict:
@@ -75,5 +82,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-read", warn_about_alt)
     app.connect("doctree-read", label_solutions)
     app.connect("html-page-context", add_notebook)
-    app.connect("html-page-context", name_summaries)
+    app.connect("html-page-context", mend_roles)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -64,6 +64,16 @@ def test_the_title_page_says_what_the_data_say():
     assert ":query: 10" in (ROOT / "intro.md").read_text(encoding="utf8") and tokens[10] == "it"
 
 
+def test_the_library_page_leaves_no_room_out():
+    """Every public module of attnlib, but for the files that hold one chapter's figures."""
+    named = set(re.findall(r"automodule:: (attnlib\.\S+)", (ROOT / "appendix" / "api.md").read_text(encoding="utf8")))
+    rooms = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "attnlib").rglob("*.py")}
+    rooms = {room.parent if room.name == "__init__" else room for room in rooms}
+    names = {".".join(room.parts) for room in rooms if not any(part.startswith("_") for part in room.parts)}
+    figures = {name for name in names if name.startswith("attnlib.plots")}
+    assert named == names - figures - {"attnlib"} | {"attnlib.plots.style"}
+
+
 def test_bibliography_keys_and_years():
     """A key is surname and year, the year is that of the arXiv number."""
     entries = re.findall(r"@\w+\{(\w+),(.*?)\n\}", (ROOT / "references.bib").read_text(encoding="utf8"), re.DOTALL)

@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = Path(__file__).parent / "absent"  # modules named torch and matplotlib that refuse to be imported
-GENERATED = ("search", "genindex", "py-modindex")  # pages that Sphinx adds to those of the table of contents
+GENERATED = ("search",)  # pages that Sphinx adds to those of the table of contents
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ import pytest
 
 WIDTHS = {"desktop": 1280, "phone": 360}
 MODES = ("light", "dark")
+COLOUR_RULES = ("color-contrast", "link-in-text-block")  # axe's rules that look at colours
 NEEDS = ("The page tests are skipped: they need Chromium (the Debian package chromium, or set CHROMIUM to its path) "
          "and the packages playwright and axe-playwright-python.")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")
+         "--disable-component-update", "--disable-sync",
+         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")  # whatever asks for another host finds none
 
 # Open what is collapsed, so that it is checked too.
 OPEN_DETAILS = "document.querySelectorAll('main details').forEach((box) => { box.open = true })"
@@ -42,6 +44,25 @@ STICKING_OUT = """() => {
 }"""
 
 
+# Boxes that scroll sideways, out of reach of the keyboard in browsers that do not focus them by themselves.
+MOUSE_ONLY = """() => [...document.querySelectorAll("main *")]
+  .filter((box) => ["auto", "scroll"].includes(getComputedStyle(box).overflowX) && box.scrollWidth > box.clientWidth + 1
+    && box.clientWidth > 0 && box.tabIndex < 0 && !box.querySelector("a, button, input, [tabindex='0']"))
+  .map((box) => `<${box.tagName.toLowerCase()} class="${box.className}">`).slice(0, 5)"""
+# axe's time grows with the number of elements, and a chapter has thousands of coloured words of code and of drawn
+# parts of formulas. Of each class of word in each kind of code box one is kept, the others become plain text;
+# a formula keeps what a screen reader reads. Done after the measurements, for axe alone.
+SIMPLIFY = """() => {
+  const seen = new Set();
+  for (const word of document.querySelectorAll(".highlight pre span")) {
+    const look = word.className + word.style.cssText + "/" + (word.closest(".cell_input, .cell_output, .highlight")?.className ?? "");
+    if (seen.has(look) || look.startsWith("/")) word.replaceWith(...word.childNodes);
+    else seen.add(look);
+  }
+  for (const drawn of document.querySelectorAll("mjx-container > mjx-math")) drawn.replaceChildren();
+}"""
+
+
 @dataclass
 class Findings:
     """What one visit found; each list is empty on a good page."""
@@ -50,12 +71,13 @@ class Findings:
     console: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     sticking_out: list[str] = field(default_factory=list)
+    mouse_only: list[str] = field(default_factory=list)
     accessibility: list[str] = field(default_factory=list)
     theme: str = ""
     loaded: set[str] = field(default_factory=set)
 
     def faults(self) -> list[str]:
-        kinds = ("external", "console", "missing", "sticking_out", "accessibility")
+        kinds = ("external", "console", "missing", "sticking_out", "mouse_only", "accessibility")
         return [f"{kind}: {fault}" for kind in kinds for fault in getattr(self, kind)]
 
 
@@ -110,27 +132,28 @@ def axe_script() -> str:
     return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf8")
 
 
-def accessibility(page) -> list[str]:
-    """Run every rule of axe on the page as it stands and name each violation with its first elements."""
-    page.evaluate(axe_script())
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations)")
+def accessibility(tab, rules: tuple[str, ...] = ()) -> list[str]:
+    """Run axe (every rule, or the rules named) on the page as it stands; name the violations and their elements."""
+    if not tab.evaluate("'axe' in window"):
+        tab.evaluate(SIMPLIFY)
+        tab.evaluate(axe_script())
+    only = f", runOnly: {list(rules)}" if rules else ""
+    found = tab.evaluate(f"axe.run(document, {{resultTypes: ['violations'], preload: false{only}}})"
+                         ".then((result) => result.violations)")
     return [f"{rule['id']}: " + "; ".join(f"{node['target'][0]} {node['html'][:120]}" for node in rule["nodes"][:3])
             for rule in found]
 
 
 @contextlib.contextmanager
 def opened(chromium, base: str, page: str, width: int = 1280, mode: str = "light", findings: Findings | None = None):
-    """Open a page in a fresh context, blocking and noting whatever would leave the site."""
+    """Open a page in a fresh context, noting every request that would leave the site and every complaint."""
     findings = findings if findings is not None else Findings()
-    context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=mode)
-
-    def stop(route) -> None:
-        findings.external.append(route.request.url)
-        route.abort()
-
+    context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=mode,
+                                   reduced_motion="reduce")  # no colour is caught half way
+    ours = (base, "data:", "blob:")
     try:
-        context.route(lambda url: not url.startswith((base, "data:", "blob:")), stop)
         tab = context.new_page()
+        tab.on("request", lambda asked: asked.url.startswith(ours) or findings.external.append(asked.url))
         tab.on("console", lambda said: said.type in ("error", "warning") and findings.console.append(said.text))
         tab.on("pageerror", lambda error: findings.console.append(str(error)))
         tab.on("response", lambda answer: findings.missing.append(answer.url) if answer.status >= 400
@@ -142,16 +165,30 @@ def opened(chromium, base: str, page: str, width: int = 1280, mode: str = "light
         context.close()
 
 
-def visit(chromium, base: str, page: str, width: int, mode: str) -> Findings:
-    """Open a page at a width and in a colour mode, unfold it, and look for everything at once."""
-    findings = Findings()
-    with opened(chromium, base, page, width, mode, findings) as tab:
+def settle(tab) -> None:
+    """Let a change of size or colour come to rest: the page's own scripts wait 200 ms after the last resize."""
+    tab.evaluate("new Promise((done) => setTimeout(done, 350))")
+
+
+def visit(chromium, base: str, page: str, width: int, modes=MODES) -> dict[str, Findings]:
+    """Open a page at a width, unfold it, and look for everything at once.
+
+    The first colour mode is checked in full; switching to another changes colours only, so there the
+    measurements are not repeated and axe runs the rules about colour.
+    """
+    seen = {mode: Findings() for mode in modes}
+    with opened(chromium, base, page, width, modes[0], seen[modes[0]]) as tab:
         tab.evaluate(OPEN_DETAILS)
-        tab.evaluate("new Promise((done) => setTimeout(done, 350))")  # figures, tooltips and boxes settle
-        findings.theme = tab.evaluate("document.documentElement.dataset.theme ?? ''")
-        findings.sticking_out = tab.evaluate(STICKING_OUT)
-        findings.accessibility = accessibility(tab)
-    return findings
+        for mode, found in seen.items():
+            tab.emulate_media(color_scheme=mode,
+                                   reduced_motion="reduce")  # no colour is caught half way
+            settle(tab)
+            found.theme = tab.evaluate("document.documentElement.dataset.theme ?? ''")
+            if mode == modes[0]:
+                found.sticking_out = tab.evaluate(STICKING_OUT)
+                found.mouse_only = tab.evaluate(MOUSE_ONLY)
+            found.accessibility = accessibility(tab, () if mode == modes[0] else COLOUR_RULES)
+    return seen
 
 
 def gzipped_kb(html: Path, base: str, loaded: set[str]) -> float:
