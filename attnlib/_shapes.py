@@ -56,10 +56,13 @@ def takes(**notes):
 
         @functools.wraps(function)
         def checked(*args, **kwargs):
-            given = signature.bind(*args, **kwargs).arguments
-            for name in notes.keys() & given.keys():
-                if given[name] is None and signature.parameters[name].default is not None:
-                    raise TypeError(f"{where}: {name} is None, expected {notes[name]}")
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.arguments
+            for name in notes:
+                if name in given and given[name] is None and signature.parameters[name].default is not None:
+                    expected = "an int" if name in number_notes else notes[name]
+                    raise TypeError(f"{where}: {name} is None, expected {expected}")
             given = {name: value for name, value in given.items() if value is not None}
             numbers = {name: given[name] for name in number_notes if name in given}
             for name, number in numbers.items():
