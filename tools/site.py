@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -55,12 +56,13 @@ def build(root: Path = ROOT) -> bool:
     fresh.mkdir(parents=True)
     print("Building the site ...", flush=True)
     began, shown = time.monotonic(), ""
-    process = subprocess.Popen(command(fresh, root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root)
+    process = subprocess.Popen(command(fresh, root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root,
+                               env={**os.environ, "PYTHONUNBUFFERED": "1"})
     log = []
     for raw in process.stdout:
         line = re.sub(r"\x1b\[[0-9;]*m", "", raw).replace(f"{root}/", "")
         log.append(line)
-        step = line.split("...")[0].strip()
+        step = line.split("...")[0].strip() if "%" in line else ""
         if any(word in line for word in ("WARNING", "ERROR", "Traceback")):
             print("    " + line.rstrip(), flush=True)
         elif step in ("reading sources", "writing output") and step != shown:
