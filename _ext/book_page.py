@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc.mock import _MockObject
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def mend_roles(app: Sphinx, pagename: str, templatename: str, context: dict, doc
 
 def setup(app: Sphinx) -> dict:
     sys.path.insert(0, str(app.srcdir))  # the API page documents the library beside it, installed or not
+    _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # annotations such as torch.Tensor | None
     app.connect("doctree-read", warn_about_alt)
     app.connect("doctree-read", label_solutions)
     app.connect("html-page-context", add_notebook)

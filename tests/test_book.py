@@ -42,6 +42,14 @@ def test_every_figure_is_described(site: Build):
                 assert alt and not re.search(r"\.(png|svg|jpe?g)$", alt) and "/" not in alt.split()[0], (path, address)
 
 
+def test_no_title_repeats_its_number(site: Build):
+    """The table of contents numbers the chapters; a heading '4 · Softmax' would read '4. 4 · Softmax'."""
+    text = (site.html / "intro.html").read_text(encoding="utf8")
+    titles = re.findall(r'<li class="toctree-l1[^"]*"><a[^>]*>\s*(.*?)\s*</a>', text, re.DOTALL)
+    assert len(titles) >= len(pages_in_toc()) - 1
+    assert [title for title in titles if re.match(r"\d+\. *\d", title)] == []
+
+
 @pytest.mark.parametrize("chapter", [page for page in pages_in_toc() if page.startswith("chapters/")])
 def test_the_notebook_offered_is_the_chapter(site: Build, chapter: str):
     page = read_all(site.html)[site.html / f"{chapter}.html"]
