@@ -45,9 +45,9 @@ rng = np.random.default_rng(0)
 
 # %%
 head = real_head("pronoun")
-q = head.x @ head.w_q + head.b_q       # (seq_q, dim_head)
-k = head.x @ head.w_k + head.b_k       # (seq_k, dim_head)
-v = head.x @ head.w_v + head.b_v       # (seq_k, dim_v)
+q = head.x @ head.w_q + head.b_q  # (seq_q, dim_head)
+k = head.x @ head.w_k + head.b_k  # (seq_k, dim_head)
+v = head.x @ head.w_v + head.b_v  # (seq_k, dim_v)
 it, animal, street = (head.tokens.index(word) for word in ("it", "animal", "street"))
 print("x", head.x.shape, "  q", q.shape, "  k", k.shape, "  v", v.shape)
 
@@ -56,12 +56,12 @@ print("x", head.x.shape, "  q", q.shape, "  k", k.shape, "  v", v.shape)
 # key, and then a walk along the values in which each is added in proportion to its share.
 
 # %%
-row = np.array([q[it] @ key for key in k]) / 32**0.5    # (seq_k,) one score per key
-shares = softmax(row)                                   # (seq_k,) sums to 1
-mixed = np.zeros(32, dtype=v.dtype)                     # (dim_v,)
+row = np.array([q[it] @ key for key in k]) / 32**0.5  # (seq_k,) one score per key
+shares = softmax(row)                                 # (seq_k,) sums to 1
+mixed = np.zeros(32, dtype=v.dtype)                   # (dim_v,)
 for share, value in zip(shares, v, strict=True):
-    mixed += share * value                              # a little of each value
-print(f"animal {shares[animal]:.2f}   street {shares[street]:.2f}   length of the result {np.linalg.norm(mixed):.2f}")
+    mixed += share * value  # a little of each value
+print(f"animal {shares[animal]:.2f}, street {shares[street]:.2f}; result {np.linalg.norm(mixed):.2f} long")
 
 # %% mystnb={"image": {"alt": "From left to right for the query “it”: bars of 15 scores, longest at “animal”; bars of 15 weights, “animal” near 0.64 and [CLS] near 0.12; a signed map with one row of 32 numbers per key, in which only the row of “animal” is strongly coloured. Below it the sum of all rows looks almost like the row of “animal”."}, "figure": {"caption": "One token’s walk through attention. Its result is the sum of the coloured rows; here that is mostly the value of “animal”. The row of [CLS] is pale although its weight is the second largest: its value is short.", "name": "fig-walk"}}
 plots.walk(row, shares, v, head.tokens, "it")
@@ -79,10 +79,10 @@ plt.show()
 # $$O = \operatorname{softmax}\!\Big(\frac{QK^\top}{\sqrt d}\Big)\,V$$
 
 # %%
-scores = attention_scores(q, k)        # (seq_q, dim_head) @ (dim_head, seq_k) -> (seq_q, seq_k)
-weights = softmax(scores)              # (seq_q, seq_k), rows sum to 1
-out = weights @ v                      # (seq_q, seq_k) @ (seq_k, dim_v) -> (seq_q, dim_v)
-assert np.allclose(out[it], mixed, atol=1e-5)   # row 10 is what the loop found
+scores = attention_scores(q, k)  # (seq_q, dim_head) @ (dim_head, seq_k) -> (seq_q, seq_k)
+weights = softmax(scores)  # (seq_q, seq_k), rows sum to 1
+out = weights @ v  # (seq_q, seq_k) @ (seq_k, dim_v) -> (seq_q, dim_v)
+assert np.allclose(out[it], mixed, atol=1e-5)  # row 10 is what the loop found
 print(scores.shape, weights.shape, out.shape)
 
 # %% [markdown]
@@ -93,9 +93,9 @@ print(scores.shape, weights.shape, out.shape)
 # keys. What does each row of that result contain, and how would you notice?
 
 # %%
-flipped = weights.T @ v                          # runs, and has the right shape
+flipped = weights.T @ v  # runs, and has the right shape
 assert flipped.shape == out.shape
-same_value = np.ones((15, 1), np.float32)        # if all values are equal, so must be every mean of them
+same_value = np.ones((15, 1), np.float32)  # a mean of equal values is that value
 print("weights   @ ones:", (weights @ same_value)[:5, 0])
 print("weights.T @ ones:", (weights.T @ same_value)[:5, 0])
 
@@ -113,20 +113,26 @@ print("weights.T @ ones:", (weights.T @ same_value)[:5, 0])
 # forbidden. Which two things go wrong then, under a {term}`causal mask`?
 
 # %%
-allowed = to_array(causal, 15)                                    # (seq_q, seq_k), True = may attend
-before = softmax(np.where(allowed, scores, -np.inf))              # mask, then softmax
-after = weights * allowed                                         # softmax, then mask
-print("rows sum to", after.sum(axis=-1)[:6], "instead of", before.sum(axis=-1)[:6])
+allowed = to_array(causal, 15)  # (seq_q, seq_k), True = may attend
+before = softmax(np.where(allowed, scores, -np.inf))  # mask, then softmax
+after = weights * allowed  # softmax, then mask
+print("mask, then softmax: rows sum to", before.sum(axis=-1)[:5])
+print("softmax, then mask: rows sum to", after.sum(axis=-1)[:5])
 
 assert np.allclose(after / after.sum(axis=-1, keepdims=True), before, atol=1e-6)
 
+# %% [markdown]
+# That is the first. For the second, change one key that only the last query may see, and count the rows that notice.
+
+# %%
 k_other = k.copy()
-k_other[-1] *= 2                                                  # change the last key, which only the last query may see
+k_other[-1] *= 2  # a key that only the last query may see
 scores_other = attention_scores(q, k_other)
-moved = softmax(scores_other) * allowed - after
-print("rows that notice, softmax then mask:", (np.abs(moved).max(-1) > 1e-6).sum(), "of 15")   # beyond rounding
-moved = softmax(np.where(allowed, scores_other, -np.inf)) - before
-print("rows that notice, mask then softmax:", (np.abs(moved).max(-1) > 1e-6).sum(), "of 15")
+moved_before = softmax(np.where(allowed, scores_other, -np.inf)) - before
+moved_after = softmax(scores_other) * allowed - after
+for name, moved in (("mask, then softmax", moved_before), ("softmax, then mask", moved_after)):
+    noticed = np.abs(moved).max(axis=-1) > 1e-6  # beyond rounding
+    print(f"{name}: {noticed.sum()} of 15 rows notice")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -143,13 +149,13 @@ print("rows that notice, mask then softmax:", (np.abs(moved).max(-1) > 1e-6).sum
 
 # %%
 v_unfilled = v.copy()
-v_unfilled[-1] = np.nan                                           # a slot that nobody has written to
+v_unfilled[-1] = np.nan  # a slot that nobody has written to
 hide_last = np.ones((15, 15), dtype=bool)
-hide_last[:, -1] = False                                          # and that nobody may see
+hide_last[:, -1] = False  # and that nobody may see
 masked = softmax(np.where(hide_last, scores, -np.inf))
 with np.errstate(invalid="ignore"):
     spoilt = np.isnan(masked @ v_unfilled).any(axis=-1)
-print(f"largest weight on it: {masked[:, -1].max()}   results with NaN: {spoilt.sum()} of {len(spoilt)}")
+print(f"largest weight on it: {masked[:, -1].max()};  results with NaN: {spoilt.sum()} of 15")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -162,18 +168,18 @@ print(f"largest weight on it: {masked[:, -1].max()}   results with NaN: {spoilt.
 
 # %%
 def attention(q, k, v, mask=None):
-    scores = attention_scores(q, k)                          # (..., seq_q, seq_k)
+    scores = attention_scores(q, k)  # (..., seq_q, seq_k)
     if mask is not None:
-        scores = np.where(mask, scores, -np.inf)             # weight exactly 0 after softmax
-    weights = softmax(scores)                                # (..., seq_q, seq_k), rows sum to 1
-    used = weights.any(axis=-2)[..., None]                   # (..., seq_k, 1)
-    out = weights @ np.where(used, v, 0)                     # (..., seq_q, dim_v)
+        scores = np.where(mask, scores, -np.inf)  # weight exactly 0 after softmax
+    weights = softmax(scores)                     # (..., seq_q, seq_k), rows sum to 1
+    used = weights.any(axis=-2)[..., None]        # (..., seq_k, 1)
+    out = weights @ np.where(used, v, 0)          # (..., seq_q, dim_v)
     return out, weights
 
 
-assert np.allclose(attention(q, k, v)[0], out, atol=1e-6)    # without a mask nothing has changed
+assert np.allclose(attention(q, k, v)[0], out, atol=1e-6)  # without a mask nothing has changed
 filled, unfilled = (attention(q, k, values, hide_last)[0] for values in (v, v_unfilled))
-assert np.allclose(filled, unfilled, atol=1e-6)              # NaN stays where it was
+assert np.allclose(filled, unfilled, atol=1e-6)  # NaN stays where it was
 
 # %% [markdown]
 # This is `attnlib.reference.attention`, and from here on you may import it. It works with any number of leading axes, batch and heads: the axes
@@ -184,8 +190,8 @@ assert np.allclose(filled, unfilled, atol=1e-6)              # NaN stays where i
 
 # %%
 with np.errstate(invalid="ignore"):
-    through_causal = attention(q, k, v_unfilled, allowed)[0]
-print("rows with NaN under a causal mask:", np.isnan(through_causal).any(axis=-1).sum(), "of 15")
+    spoilt = np.isnan(attention(q, k, v_unfilled, allowed)[0]).any(axis=-1)
+print(f"rows with NaN under a causal mask: {spoilt.sum()} of 15")
 
 # %% [markdown]
 # ## Is it the real thing?
@@ -194,15 +200,15 @@ print("rows with NaN under a causal mask:", np.isnan(through_causal).any(axis=-1
 
 # %%
 def self_attention(x, w_q, w_k, w_v, b_q, b_k, b_v, mask=True):
-    q, k, v = x @ w_q + b_q, x @ w_k + b_k, x @ w_v + b_v    # (..., seq, dim_head), v: (..., seq, dim_v)
-    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5     # (..., seq, seq): chapter 3
+    q, k, v = x @ w_q + b_q, x @ w_k + b_k, x @ w_v + b_v  # (..., seq, dim_head)
+    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5   # (..., seq, seq): chapter 3
     scores = np.where(mask, scores, -np.inf)
     lowest = np.finfo(scores.dtype).min
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=lowest))
     row_sum = powers.sum(axis=-1, keepdims=True)
-    weights = powers / np.where(row_sum == 0, 1, row_sum)    # chapter 4
+    weights = powers / np.where(row_sum == 0, 1, row_sum)  # chapter 4
     used = weights.any(axis=-2)[..., None]
-    out = weights @ np.where(used, v, 0)                     # (..., seq, dim_v)
+    out = weights @ np.where(used, v, 0)  # (..., seq, dim_v)
     return out, weights
 
 
@@ -218,11 +224,12 @@ heads = {name: real_head(name) for name in ("pronoun", "sink", "previous", "same
 for name, each in heads.items():
     _, yours = self_attention(each.x, *projections(each))
     difference = np.abs(yours - each.weights).max()
-    assert difference < 1e-6       # weights are at most 1; float32 carries 7 digits, the scores lose part of the last
-    print(f"{name:>10} (layer {each.layer}, head {each.head}): largest difference {difference:.0e}")
+    assert difference < 1e-6  # weights up to 1, float32 carries 7 digits
+    print(f"{name:>10}, layer {each.layer}, head {each.head}: largest difference {difference:.0e}")
 
 # %% mystnb={"image": {"alt": "Three 15 by 15 maps. The first two, your weights and the model’s, look identical: dark cells from “the” to “animal”, from “cross” to “street”, from “it” to “animal”, and a dark [CLS] column. The third, their difference magnified a million times, is faint and strongest where the weights are large."}, "figure": {"caption": "Ten lines of NumPy beside a pretrained model. Their difference, magnified a million times, is the rounding of float32: it is largest where the weights are.", "name": "fig-beside-the-model"}}
-plots.beside_the_model(self_attention(head.x, *projections(head))[1], head.weights, head.tokens)
+yours = self_attention(head.x, *projections(head))[1]
+plots.beside_the_model(yours, head.weights, head.tokens)
 plt.show()
 
 # %% [markdown]
@@ -231,26 +238,27 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 layer = real_layer()
-total = np.tile(layer.b_o, (15, 1))                                     # (seq, dim)
+total = np.tile(layer.b_o, (15, 1))  # (seq, dim)
 for first in range(0, 384, 32):
-    own = slice(first, first + 32)                                      # this head's columns
-    own_out, _ = self_attention(layer.x, layer.w_q[:, own], layer.w_k[:, own], layer.w_v[:, own],
-                                layer.b_q[own], layer.b_k[own], layer.b_v[own])
+    own = slice(first, first + 32)  # this head's columns
+    columns = [w[:, own] for w in (layer.w_q, layer.w_k, layer.w_v)]
+    own_out, _ = self_attention(layer.x, *columns, layer.b_q[own], layer.b_k[own], layer.b_v[own])
     total += own_out @ layer.w_o[own]
 difference = np.abs(total - layer.out).max()
-assert difference < 1e-5                     # entries up to 4, each a float32 sum over 384 products
-print(f"all of layer 0, largest difference to the model's own result: {difference:.0e}")
+assert difference < 1e-5  # entries up to 4, float32 sums over 384 products
+print(f"layer 0, largest difference to the model's own result: {difference:.0e}")
 
 # %% tags=["torch-check", "nbval-ignore-output"]
 import torch
 
 t_fused = torch.nn.functional.scaled_dot_product_attention
 for t_name, t_head in heads.items():
-    t_q, t_k, t_v = (torch.tensor(t_head.x @ w + b) for w, b in zip(projections(t_head)[:3], projections(t_head)[3:], strict=True))
-    t_gap = np.abs(t_fused(t_q, t_k, t_v).numpy() - attention(t_q.numpy(), t_k.numpy(), t_v.numpy())[0]).max()
-    assert t_gap < 1e-5                      # means of values up to 4 in size, float32
+    t_w, t_b = projections(t_head)[:3], projections(t_head)[3:]
+    t_qkv = [t_head.x @ w + b for w, b in zip(t_w, t_b, strict=True)]
+    t_gap = np.abs(t_fused(*map(torch.tensor, t_qkv)).numpy() - attention(*t_qkv)[0]).max()
+    assert t_gap < 1e-5  # values of length up to 4, float32
     print(f"{t_name:>10}: your out against PyTorch's fused attention {t_gap:.0e}")
-t_spoilt = t_fused(torch.tensor(q), torch.tensor(k), torch.tensor(v_unfilled), attn_mask=torch.tensor(hide_last))
+t_spoilt = t_fused(*map(torch.tensor, (q, k, v_unfilled)), attn_mask=torch.tensor(hide_last))
 assert t_spoilt.isnan().all()
 print("PyTorch's result with NaN in the hidden value:", t_spoilt[0, :3])
 
@@ -265,10 +273,10 @@ print("PyTorch's result with NaN in the hidden value:", t_spoilt[0, :3])
 # %%
 order = rng.permutation(15)
 out_shuffled, weights_shuffled = self_attention(head.x[order], *projections(head))
-assert np.allclose(out_shuffled, out[order], atol=1e-5)                    # the same rows, in the new order
+assert np.allclose(out_shuffled, out[order], atol=1e-5)  # same rows, new order
 assert np.allclose(weights_shuffled, weights[order][:, order], atol=1e-6)  # rows and columns move
-assert not np.allclose(out_shuffled, out, atol=0.1)
-print("new place of “it”:", list(order).index(it), "  its result, old and new:", out[it, :3], out_shuffled[order == it][0, :3])
+print("result of “it”, old place:", out[it, :4])
+print("result of “it”, new place:", out_shuffled[order == it][0, :4])
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -283,8 +291,9 @@ print("new place of “it”:", list(order).index(it), "  its result, old and ne
 # %%
 together, _ = attention(q, k[order], v[order])
 keys_only, _ = attention(q, k[order], v)
-assert np.allclose(together, out, atol=1e-5)         # invariant
-print(f"keys and values permuted: change {np.abs(together - out).max():.2f};  keys alone: {np.abs(keys_only - out).max():.2f}")
+assert np.allclose(together, out, atol=1e-5)  # invariant
+print(f"keys and values permuted: largest change {np.abs(together - out).max():.2f}")
+print(f"keys permuted alone:      largest change {np.abs(keys_only - out).max():.2f}")
 
 # %% [markdown]
 # But this model can tell *the animal crossed the street* from *the street crossed the animal*. How? Not through the layer. At the very bottom of the network a vector
@@ -295,12 +304,14 @@ print(f"keys and values permuted: change {np.abs(together - out).max():.2f};  ke
 
 # %%
 def embed(words, positions):
-    vectors = words + positions + layer.segment_vector                          # (seq, dim)
+    vectors = words + positions + layer.segment_vector  # (seq, dim)
     centred = vectors - vectors.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt(vectors.var(axis=-1, keepdims=True) + layer.norm_epsilon) * layer.norm_scale + layer.norm_shift
+    size = np.sqrt(vectors.var(axis=-1, keepdims=True) + layer.norm_epsilon)
+    return centred / size * layer.norm_scale + layer.norm_shift
 
 
-assert np.allclose(embed(layer.word_vectors, layer.position_vectors), layer.x, atol=1e-5)   # float32
+rebuilt = embed(layer.word_vectors, layer.position_vectors)
+assert np.allclose(rebuilt, layer.x, atol=1e-5)  # float32
 
 # %% [markdown]
 # Now turn the sentence back to front in two ways: reverse the finished rows, or reverse the words and let each *place* keep its position vector. We watch
@@ -310,13 +321,15 @@ assert np.allclose(embed(layer.word_vectors, layer.position_vectors), layer.x, a
 previous = heads["previous"]
 back = np.arange(15)[::-1]
 rows_reversed = self_attention(layer.x[back], *projections(previous))[1]
-words_reversed = self_attention(embed(layer.word_vectors[back], layer.position_vectors), *projections(previous))[1]
-print("smallest weight one to the right, rows reversed:", np.diag(rows_reversed, 1).min().round(2))
-print("smallest weight one to the left, words reversed:", np.diag(words_reversed, -1).min().round(2))
+x_reversed = embed(layer.word_vectors[back], layer.position_vectors)
+words_reversed = self_attention(x_reversed, *projections(previous))[1]
+print(f"rows reversed: weight one to the right at least {np.diag(rows_reversed, 1).min():.2f}")
+print(f"words reversed: weight one to the left at least {np.diag(words_reversed, -1).min():.2f}")
 
 # %% mystnb={"image": {"alt": "Three 15 by 15 maps of the previous-token head. A line marks the main diagonal. In the original sentence the dark cells lie directly below it. With the rows of x reversed they lie directly above. With the words reversed but positions kept they lie below it again."}, "figure": {"caption": "Queries on the line would look at themselves. Reversing the rows of x turns the picture around: the head still finds the token that used to stand before. Reversing the words under fixed positions does not: the head follows the positions.", "name": "fig-orders"}}
 reversed_tokens = layer.tokens[::-1]
-plots.orders({"original": (previous.weights, layer.tokens), "rows of x reversed": (rows_reversed, reversed_tokens),
+plots.orders({"original": (previous.weights, layer.tokens),
+              "rows of x reversed": (rows_reversed, reversed_tokens),
               "words reversed": (words_reversed, reversed_tokens)})
 plt.show()
 
@@ -332,12 +345,13 @@ plt.show()
 # a causal mask?
 
 # %%
-bare = embed(layer.word_vectors, 0)                           # no positions anywhere
+bare = embed(layer.word_vectors, 0)  # no positions anywhere
 same_word = projections(heads["same_word"])
-assert np.array_equal(bare[1], bare[7])                       # “the” and “the”
+assert np.array_equal(bare[1], bare[7])  # “the” and “the”
 free, _ = self_attention(bare, *same_word)
 ordered, _ = self_attention(bare, *same_word, mask=allowed)
-print(f"the – the, no mask: {np.linalg.norm(free[1] - free[7]):.2f}   causal mask: {np.linalg.norm(ordered[1] - ordered[7]):.2f}")
+print(f"between the two results, no mask:     {np.linalg.norm(free[1] - free[7]):.2f}")
+print(f"between the two results, causal mask: {np.linalg.norm(ordered[1] - ordered[7]):.2f}")
 
 # %% [markdown]
 # The first *the* sees two tokens, the second eight. Attention under a causal mask is not equivariant: the mask **leaks order**. It even leaks a count. Take the barest
@@ -346,13 +360,14 @@ print(f"the – the, no mask: {np.linalg.norm(free[1] - free[7]):.2f}   causal m
 # tells it exactly.
 
 # %%
-random_q, random_k, random_v = rng.normal(size=(3, 32, 256, 64))           # 32 sequences of 256, no positions
+random_q, random_k, random_v = rng.normal(size=(3, 32, 256, 64))  # 32 sequences of 256
 triangle, places = to_array(causal, 256), np.arange(1, 257)
 even_out, even_weights = attention(0 * random_q, random_k, random_v, triangle)
 random_out, _ = attention(random_q, random_k, random_v, triangle)
-curves = {label: (o**2).mean(axis=(0, 2)) ** 0.5 for label, o in (("zero queries", even_out), ("random queries", random_out))}
-assert np.allclose(1 / even_weights[0, :, 0], places)                      # the position, read off the first weight
-assert np.allclose(curves["zero queries"], places**-0.5, rtol=0.08)        # rms of 2048 numbers: 5 standard errors
+curves = {"zero queries": (even_out**2).mean(axis=(0, 2)) ** 0.5,
+          "random queries": (random_out**2).mean(axis=(0, 2)) ** 0.5}  # (seq,)
+assert np.allclose(1 / even_weights[0, :, 0], places)  # the position, exactly
+assert np.allclose(curves["zero queries"], places**-0.5, rtol=0.08)  # of 2048 numbers: 5 s.e.
 
 # %% mystnb={"image": {"alt": "Size of the result against the number of keys seen, both axes logarithmic. With zero queries the curve follows the dashed line one over the square root of n from 1 down to 1/16. With random queries it falls too, and lies above."}, "figure": {"caption": "No position has been fed in anywhere, and yet the size of a result tells where it stands.", "name": "fig-position-leak"}}
 plots.position_leak(places, curves)
@@ -369,14 +384,14 @@ plt.show()
 
 # %%
 def hard_lookup(q, k, v):
-    return v[attention_scores(q, k).argmax(axis=-1)]         # (seq_q, dim_v): one value each, no mixing
+    return v[attention_scores(q, k).argmax(axis=-1)]  # (seq_q, dim_v): one value each, no mixing
 
 
 nudge = 1e-3 * rng.normal(size=q.shape).astype(np.float32)
 hard_moved = np.abs(hard_lookup(q + nudge, k, v) - hard_lookup(q, k, v)).max()
 soft_moved = np.abs(attention(q + nudge, k, v)[0] - out).max()
-assert hard_moved == 0 < soft_moved                          # the winner stays the winner
-print(f"after a nudge of every query: hard lookup moves by {hard_moved:.3f}, soft lookup by {soft_moved:.3f}")
+assert hard_moved == 0 < soft_moved  # the winner stays the winner
+print(f"queries nudged: hard lookup moves by {hard_moved:.3f}, soft lookup by {soft_moved:.3f}")
 
 # %% [markdown]
 # The hard lookup does not answer at all. Its result is constant until another key overtakes, and then it jumps: the gradient is **zero almost everywhere**, and
@@ -392,13 +407,14 @@ print(f"after a nudge of every query: hard lookup moves by {hard_moved:.3f}, sof
 for name, each in heads.items():
     v_each = each.x @ each.w_v + each.b_v
     out_each, _ = self_attention(each.x, *projections(each))
-    inside = (out_each >= v_each.min(axis=0) - 1e-5) & (out_each <= v_each.max(axis=0) + 1e-5)   # float32 rounding
-    assert inside.all()
-    print(f"{name:>10}: spread of out / spread of v, averaged over coordinates: {(np.ptp(out_each, 0) / np.ptp(v_each, 0)).mean():.2f}")
-assert not ((flipped >= v.min(axis=0)) & (flipped <= v.max(axis=0))).all()   # the transposed product leaves the hull
+    assert (out_each >= v_each.min(axis=0) - 1e-5).all()  # float32 rounding
+    assert (out_each <= v_each.max(axis=0) + 1e-5).all()
+    spread = np.ptp(out_each, axis=0) / np.ptp(v_each, axis=0)  # (dim_v,) largest minus smallest
+    print(f"{name:>10}: spread of out over spread of v, mean {spread.mean():.2f}")
+assert (flipped > v.max(axis=0) + 1e-5).any()  # weights.T @ v leaves the hull
 
 # %% [markdown]
-# A head can select and average. It cannot exaggerate: in no direction does its result lie further out than one of its values. Three of the four heads pull the
+# A head can select and average. It cannot exaggerate: in no direction does its result lie further out than the outermost value. Three of the four heads pull the
 # results together, the sink head to a seventh of the spread; the previous-token head selects, and loses next to nothing. Stack layers of nothing but attention, with bounded
 # weights, and all tokens converge to one and the same vector, doubly exponentially fast in depth; residual connections and MLPs stop
 # that {cite}`dong2021`. Chapter 8 puts them in.
@@ -408,20 +424,29 @@ assert not ((flipped >= v.min(axis=0)) & (flipped <= v.max(axis=0))).all()   # t
 #
 # ## Does a high weight mean importance?
 #
-# In layer 3 there is a head in which nearly every token looks at [CLS], a token that stands for no word. How much of the results comes from there?
+# In layer 3 there is a head in which nearly every token looks at [CLS], a token that stands for no word. How much of the results comes from there? Begin with the lengths of the values.
 
 # %%
 sink = heads["sink"]
 v_sink = sink.x @ sink.w_v + sink.b_v
 out_sink, weights_sink = self_attention(sink.x, *projections(sink))
-lengths = np.linalg.norm(v_sink, axis=-1)                    # (seq_k,) length of each value
-parts = weights_sink * lengths                               # (seq_q, seq_k): length of weight · value
-print(f"mean weight: [CLS] {weights_sink[:, 0].mean():.2f}, “because” {weights_sink[:, 9].mean():.2f}")
-print(f"length of the value: [CLS] {lengths[0]:.2f}, the others {lengths[1:].mean():.2f} on average, {lengths[1:].mean() / lengths[0]:.0f} times as long")
-print(f"share in the lengths of all weighted values: [CLS] {parts[:, 0].sum() / parts.sum():.2f}, “because” {parts[:, 9].sum() / parts.sum():.2f}")
+lengths = np.linalg.norm(v_sink, axis=-1)  # (seq_k,) length of each value
+others = lengths[1:].mean()
+print(f"[CLS] {lengths[0]:.2f}, the others {others:.2f} on average: {others / lengths[0]:.0f} times as long")
+
+# %% [markdown]
+# What a token contributes to a result is its weight times its value, a vector. Take the length of that vector.
+
+# %%
+parts = weights_sink * lengths             # (seq_q, seq_k) lengths of weight · value
+for token in ("[CLS]", "because"):
+    column = sink.tokens.index(token)
+    share = parts[:, column].sum() / parts.sum()
+    print(f"{token}: mean weight {weights_sink[:, column].mean():.2f}, share of all lengths {share:.2f}")
 
 # %% mystnb={"image": {"alt": "Three bar charts over 15 keys. Mean weight: [CLS] about 0.81, all others under 0.04. Length of the value: [CLS] 0.12, all others between 2.5 and 3.7. Mean length of weight times value: “because” about 0.12, [CLS] about 0.10, the others 0.02 to 0.05."}, "figure": {"caption": "In the sink head, [CLS] takes 0.81 of the weight and has a value 25 times shorter than the others’. Multiplied, it contributes less than “because”, which gets 0.03 of the weight.", "name": "fig-value-weighted"}}
-plots.product_bars({"mean weight, over the queries": weights_sink.mean(axis=0), "length of the value": lengths},
+mean_weight = weights_sink.mean(axis=0)
+plots.product_bars({"mean weight, over the queries": mean_weight, "length of the value": lengths},
                    "mean length of weight · value", sink.tokens, mark="[CLS]")
 plt.show()
 
@@ -435,14 +460,21 @@ plt.show()
 # %%
 v_silenced = v_sink.copy()
 v_silenced[0] = 0
+out_silenced = weights_sink @ v_silenced                  # first intervention
+
 no_sink = np.ones((15, 15), dtype=bool)
 no_sink[:, 0] = False
-out_silenced = weights_sink @ v_silenced
-out_hidden, _ = self_attention(sink.x, *projections(sink), mask=no_sink)
+out_hidden, _ = self_attention(sink.x, *projections(sink), mask=no_sink)  # second
+
+# %% [markdown]
+# Two sets of results. How far have they moved from the model's own?
+
+# %%
 print(f"the model's own results: mean length {np.linalg.norm(out_sink, axis=-1).mean():.2f}")
-for name, changed in {"value set to zero": out_silenced, "key forbidden": out_hidden}.items():
+for name, changed in (("value set to zero", out_silenced), ("key forbidden", out_hidden)):
     change = np.linalg.norm(changed - out_sink, axis=-1).mean()
-    print(f"{name}: mean change {change:.2f}, mean length {np.linalg.norm(changed, axis=-1).mean():.2f}")
+    length = np.linalg.norm(changed, axis=-1).mean()
+    print(f"{name}: mean change {change:.2f}, mean length {length:.2f}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -479,11 +511,11 @@ for name, changed in {"value set to zero": out_silenced, "key forbidden": out_hi
 
 # %%
 def attention_backward(d_out, q, k, v, weights):
-    d_v = weights.swapaxes(-1, -2) @ d_out                   # (..., seq_k, dim_v)
-    d_weights = d_out @ v.swapaxes(-1, -2)                   # (..., seq_q, seq_k)
+    d_v = weights.swapaxes(-1, -2) @ d_out  # (..., seq_k, dim_v)
+    d_weights = d_out @ v.swapaxes(-1, -2)  # (..., seq_q, seq_k)
     d_scores = softmax_backward(weights, d_weights) / q.shape[-1] ** 0.5
-    d_q = d_scores @ k                                       # (..., seq_q, dim_head)
-    d_k = d_scores.swapaxes(-1, -2) @ q                      # (..., seq_k, dim_head)
+    d_q = d_scores @ k                   # (..., seq_q, dim_head)
+    d_k = d_scores.swapaxes(-1, -2) @ q  # (..., seq_k, dim_head)
     return d_q, d_k, d_v
 
 # %% [markdown]
@@ -502,22 +534,28 @@ def numeric_gradient(f, array, step=1e-5):
         gradient[index] = (f(array + nudged) - f(array - nudged)) / (2 * step)
     return gradient
 
+# %% [markdown]
+# We test under a causal mask, so that the mask is tested too.
 
+# %%
 x64, *projections64 = (np.float64(array) for array in (head.x, *projections(head)))
 q64, k64, v64 = (x64 @ w + b for w, b in zip(projections64[:3], projections64[3:], strict=True))
-out64, weights64 = attention(q64, k64, v64, allowed)         # with a causal mask, to test that too
+out64, weights64 = attention(q64, k64, v64, allowed)
 d_out = rng.normal(size=out64.shape)
 d_q, d_k, d_v = attention_backward(d_out, q64, k64, v64, weights64)
 
 # %% tags=["nbval-ignore-output"]
-measured = {
-    "d_q": (d_q, numeric_gradient(lambda q: (d_out * attention(q, k64, v64, allowed)[0]).sum(), q64)),
-    "d_k": (d_k, numeric_gradient(lambda k: (d_out * attention(q64, k, v64, allowed)[0]).sum(), k64)),
-    "d_v": (d_v, numeric_gradient(lambda v: (d_out * attention(q64, k64, v, allowed)[0]).sum(), v64)),
-}
-for name, (formula, nudging) in measured.items():
-    print(f"{name}: largest entry {np.abs(formula).max():.1f}, formula against nudging {np.abs(formula - nudging).max():.0e}")
-    assert np.allclose(formula, nudging, rtol=0, atol=1e-8)  # rounding 1e-16 · loss / step, and a term of step²
+def loss(q, k, v):
+    return (d_out * attention(q, k, v, allowed)[0]).sum()
+
+
+measured = (numeric_gradient(lambda q: loss(q, k64, v64), q64),
+            numeric_gradient(lambda k: loss(q64, k, v64), k64),
+            numeric_gradient(lambda v: loss(q64, k64, v), v64))
+for name, formula, nudging in zip(("d_q", "d_k", "d_v"), (d_q, d_k, d_v), measured, strict=True):
+    gap = np.abs(formula - nudging).max()
+    print(f"{name}: largest entry {np.abs(formula).max():.1f}, formula against nudging {gap:.0e}")
+    assert gap < 1e-8  # rounding of the loss over the step, plus a term of step²
 
 # %% [markdown]
 # ### Through the projections
@@ -526,13 +564,13 @@ for name, (formula, nudging) in measured.items():
 # bias gradients is zero. Which?
 
 # %%
-d_w_q, d_w_k, d_w_v = (x64.T @ d for d in (d_q, d_k, d_v))            # (dim, dim_head)
-d_b_q, d_b_k, d_b_v = (d.sum(axis=0) for d in (d_q, d_k, d_v))        # (dim_head,)
+d_w_q, d_w_k, d_w_v = (x64.T @ d for d in (d_q, d_k, d_v))      # (dim, dim_head)
+d_b_q, d_b_k, d_b_v = (d.sum(axis=0) for d in (d_q, d_k, d_v))  # (dim_head,)
 w_q64, w_k64, w_v64 = projections64[:3]
-d_x = d_q @ w_q64.T + d_k @ w_k64.T + d_v @ w_v64.T                   # (seq, dim)
+d_x = d_q @ w_q64.T + d_k @ w_k64.T + d_v @ w_v64.T  # (seq, dim)
 for name, gradient in {"b_q": d_b_q, "b_k": d_b_k, "b_v": d_b_v}.items():
     print(f"largest entry of the gradient of {name}: {np.abs(gradient).max():.2f}")
-assert np.abs(d_b_k).max() < 1e-12                                    # zero, but for rounding
+assert np.abs(d_b_k).max() < 1e-12  # zero, but for rounding
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -547,22 +585,25 @@ import torch
 
 t_leaves = [torch.tensor(array, requires_grad=True) for array in (x64, *projections64)]
 t_x, t_w, t_b = t_leaves[0], t_leaves[1:4], t_leaves[4:]
-t_queries, t_keys, t_values = (t_x @ w + b for w, b in zip(t_w, t_b, strict=True))
-t_out = torch.nn.functional.scaled_dot_product_attention(t_queries, t_keys, t_values, attn_mask=torch.tensor(allowed))
-t_out.backward(torch.tensor(d_out))
-for t_leaf, t_mine in zip(t_leaves, (d_x, d_w_q, d_w_k, d_w_v, d_b_q, d_b_k, d_b_v), strict=True):
-    assert np.allclose(t_leaf.grad.numpy(), t_mine, rtol=1e-9, atol=1e-10)   # float64 carries 16 digits
-    print(f"{tuple(t_leaf.shape)!s:>10}: largest difference {np.abs(t_leaf.grad.numpy() - t_mine).max():.0e}")
+t_qkv = [t_x @ w + b for w, b in zip(t_w, t_b, strict=True)]
+t_fused = torch.nn.functional.scaled_dot_product_attention
+t_fused(*t_qkv, attn_mask=torch.tensor(allowed)).backward(torch.tensor(d_out))
+t_mine = {"d_x": d_x, "d_w_q": d_w_q, "d_w_k": d_w_k, "d_w_v": d_w_v,
+          "d_b_q": d_b_q, "d_b_k": d_b_k, "d_b_v": d_b_v}
+for t_leaf, (t_name, t_yours) in zip(t_leaves, t_mine.items(), strict=True):
+    t_gap = np.abs(t_leaf.grad.numpy() - t_yours).max()
+    assert t_gap < 1e-10  # float64 carries 16 digits
+    print(f"{t_name}: largest difference {t_gap:.0e}")
 
 # %% [markdown]
-# One more identity, because the fast kernels of Part IV live on it. `softmax_backward` needs, for each row, the mean of `d_weights` under the weights. You can have that
+# One more identity, because the fast kernels of Part IV live on it (FlashAttention calls the number $D_i$ {cite}`dao2022`). `softmax_backward` needs, for each row, the mean of `d_weights` under the weights. You can have that
 # number without the row:
 #
 # $$\sum_j A_{ij}\sum_c \frac{\partial\mathcal L}{\partial O_{ic}} V_{jc} = \sum_c \frac{\partial\mathcal L}{\partial O_{ic}}\, O_{ic}$$
 
 # %%
-through_the_row = (weights64 * (d_out @ v64.T)).sum(axis=-1)      # needs all the weights
-assert np.allclose(through_the_row, (d_out * out64).sum(axis=-1))  # needs only out: FlashAttention's D
+through_the_row = (weights64 * (d_out @ v64.T)).sum(axis=-1)  # needs all the weights
+assert np.allclose(through_the_row, (d_out * out64).sum(axis=-1))  # needs only out
 print("first rows:", through_the_row[:4])
 
 # %% [markdown]
@@ -572,13 +613,13 @@ print("first rows:", through_the_row[:4])
 
 # %%
 visible = hide_last.copy()
-visible[4] = False                                                  # and query 4 may see nothing at all
+visible[4] = False  # and query 4 may see nothing at all
 out_visible, weights_visible = attention(q64, k64, v64, visible)
 g_q, g_k, g_v = attention_backward(d_out, q64, k64, v64, weights_visible)
-assert not g_k[-1].any() and not g_v[-1].any()                      # the hidden token gets no gradient
-assert not out_visible[4].any() and not g_q[4].any()                # the blind query: zeros, exactly
+assert not g_k[-1].any() and not g_v[-1].any()  # the hidden token gets no gradient
+assert not out_visible[4].any() and not g_q[4].any()  # the blind query: zeros, exactly
 k_wild, v_wild = k64.copy(), v64.copy()
-k_wild[-1], v_wild[-1] = 1e6, -1e6                                  # anything at all in its place
+k_wild[-1], v_wild[-1] = 1e6, -1e6  # anything at all in its place
 assert np.array_equal(attention(q64, k_wild, v_wild, visible)[0], out_visible)
 print("hidden token: no influence, no gradient; blind query: zeros")
 
@@ -599,18 +640,23 @@ def miss(out):
     return 0.5 * ((out[it] - v64[street]) ** 2).sum()
 
 
-out_it, weights_it = attention(q64, k64, v64)                     # no mask, as in the encoder
+out_it, weights_it = attention(q64, k64, v64)  # no mask, as in the encoder
 d_miss = np.zeros_like(out_it)
-d_miss[it] = out_it[it] - v64[street]                             # only the row of “it” matters
-d_weights_it = (d_miss @ v64.T)[it]                               # (seq_k,)
-better = weights_it[it] @ d_weights_it - d_weights_it             # how much better than the average a key's value is
-push = weights_it[it] * better                                    # minus the gradient of the scores
+d_miss[it] = out_it[it] - v64[street]  # only the row of “it” matters
+
+# %% [markdown]
+# `softmax_backward` says: weight, times how much better than the average the key's value is for the loss. Take the two factors apart.
+
+# %%
+d_weights_it = (d_miss @ v64.T)[it]  # (seq_k,)
+better = weights_it[it] @ d_weights_it - d_weights_it  # > 0: better than the average
+push = weights_it[it] * better  # minus the gradient of the scores
 assert np.allclose(push, -softmax_backward(weights_it[it], d_weights_it))
 for j in np.argsort(-push)[[0, 1, 2, -1]]:
-    print(f"{head.tokens[j]:>7}: weight {weights_it[it, j]:.2f} · better by {better[j]:6.1f} = push {push[j]:5.2f}")
+    print(f"{head.tokens[j]:>6}: weight {weights_it[it, j]:.2f} · better {better[j]:4.1f} = push {push[j]:5.2f}")
 
 # %% mystnb={"image": {"alt": "Three bar charts over the keys of “it”. Weight: “animal” 0.64, [CLS] 0.12, the rest small. How much better than the average value: “street” highest at about 24, “the” and “cross” next, “animal” about minus 4. Push on the score, their product: “street” and [CLS] upwards, about 1.2 and 1.0, “animal” down by 2.8, almost nothing elsewhere."}, "figure": {"caption": "Credit is weight times advantage. “street” has the best value and little weight, “animal” much weight and a bad value; [CLS] gains because its value, nearly zero, is better than that of “animal”.", "name": "fig-credit"}}
-plots.product_bars({"weight": weights_it[it], "how much better than the average of the row": better},
+plots.product_bars({"weight": weights_it[it], "how much better than the average": better},
                    "push on the score: their product", head.tokens, mark="street")
 plt.show()
 
@@ -624,13 +670,14 @@ plt.show()
 # Does the score map keep its promise? Move the query of *it* against its gradient. To first order, a step $\eta$ should lower the loss by $\eta\,\lVert\partial\mathcal L/\partial q\rVert^2$.
 
 # %%
-d_q_it = attention_backward(d_miss, q64, k64, v64, weights_it)[0]      # (seq_q, dim_head), zero but in one row
+d_q_it = attention_backward(d_miss, q64, k64, v64, weights_it)[0]  # zero but in one row
 ratios = {}
+print(f"weight it→street before: {weights_it[it, street]:.3f}")
 for eta in (1.0, 0.1, 0.01, 0.001):
     stepped, weights_stepped = attention(q64 - eta * d_q_it, k64, v64)
     ratios[eta] = (miss(out_it) - miss(stepped)) / (eta * (d_q_it**2).sum())
-    print(f"step {eta:5}: it→street {weights_it[it, street]:.3f} to {weights_stepped[it, street]:.3f}, fall of the loss {ratios[eta]:.4f} of the predicted")
-assert 9 < (ratios[0.01] - 1) / (ratios[0.001] - 1) < 11               # a tenth of the step, a tenth of the miss
+    print(f"step {eta:5}: {weights_stepped[it, street]:.3f}, actual fall / predicted {ratios[eta]:.4f}")
+assert 9 < (ratios[0.01] - 1) / (ratios[0.001] - 1) < 11  # a tenth of the step, a tenth of the miss
 
 # %% [markdown]
 # The weight on *street* rises, and the prediction becomes exact as the step shrinks: the gradient is right, and the error left is of second order.
@@ -642,12 +689,19 @@ assert 9 < (ratios[0.01] - 1) / (ratios[0.001] - 1) < 11               # a tenth
 eta = 0.001
 w_q_stepped = w_q64 - eta * x64.T @ d_q_it
 q_stepped = x64 @ w_q_stepped + projections64[3]
-likeness = x64 @ x64[it]                                               # (seq,)
+likeness = x64 @ x64[it]  # (seq,)
 assert np.allclose(q_stepped - q64, -eta * likeness[:, None] * d_q_it[it])
+
+# %% [markdown]
+# Every query has moved along the same direction, by its likeness to *it*. Now the weights:
+
+# %%
 _, weights_shared = attention(q_stepped, k64, v64)
-print(f"it→street {weights_it[it, street]:.3f} to {weights_shared[it, street]:.3f};  x·x_it is positive for {(likeness > 0).sum()} of 15 tokens")
+largest = np.abs(weights_shared - weights_it).max(axis=-1)  # (seq_q,)
+print(f"it→street {weights_it[it, street]:.3f} to {weights_shared[it, street]:.3f}")
+print(f"x·x_it is positive for {(likeness > 0).sum()} of 15 tokens")
 for j in np.argsort(-likeness)[[0, 1, 2, -1]]:
-    print(f"{head.tokens[j]:>6}: x·x_it {likeness[j]:6.1f}, largest change of a weight {np.abs(weights_shared - weights_it)[j].max():.3f}")
+    print(f"{head.tokens[j]:>6}: x·x_it {likeness[j]:5.1f}, largest change of a weight {largest[j]:.3f}")
 
 # %% [markdown]
 # Almost every token has a positive product with *it*, so one lesson for one pronoun shifts the questions of the whole sentence. That is how
@@ -660,8 +714,8 @@ for j in np.argsort(-likeness)[[0, 1, 2, -1]]:
 
 # %%
 for n in (1_024, 8_192, 65_536):
-    kept, linear = 4 * n * n, 4 * 4 * n * 64                     # bytes
-    print(f"{n:>6} tokens: weights {kept // 2**20:>6,} MiB, q k v out {linear // 2**20:>3} MiB, ratio {kept // linear}")
+    kept, linear = 4 * n * n, 4 * 4 * n * 64  # bytes
+    print(f"{n:>6} tokens: weights {kept // 2**20:>6,} MiB, q k v out {linear // 2**20:>2} MiB")
 
 # %% [markdown]
 # Sixteen GiB, for one head of one layer and one sequence. The way out is to keep only one number per row, the {term}`log-sum-exp`, and to compute the weights a second time, block by block, when
@@ -673,11 +727,12 @@ for n in (1_024, 8_192, 65_536):
 # sum to?
 
 # %%
-keep = rng.random((2000, *weights.shape)) < 0.9                  # 2000 independent draws of dropout, p = 0.1
-row_sums = (keep * weights / 0.9).sum(axis=-1)                   # (2000, seq_q)
+keep = rng.random((2000, *weights.shape)) < 0.9  # 2000 draws, p = 0.1
+row_sums = (keep * weights / 0.9).sum(axis=-1)   # (2000, seq_q)
 print("one draw, sums of the first rows:", row_sums[0, :5])
-print(f"rows within 0.01 of 1: {(np.abs(row_sums - 1) < 0.01).mean():.2f}   mean of all: {row_sums.mean():.2f}")
-assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04            # 5 standard errors of a row with all its weight on one key
+within = (np.abs(row_sums - 1) < 0.01).mean()
+print(f"rows within 0.01 of 1: {within:.2f};  mean of all sums: {row_sums.mean():.2f}")
+assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04  # 5 s.e. of a one-key row
 
 # %% [markdown]
 # To 1 **on average**, and hardly ever exactly. A row with nearly all its weight on one key sums to 1.11 nine times out of ten, and to nearly 0 otherwise. The result is then no longer
@@ -724,8 +779,8 @@ def who_sees_whom(layer, x):
     sees = np.zeros((len(x), len(x)), dtype=bool)
     for j in range(len(x)):
         changed = x.copy()
-        changed[j] = changed[j][::-1] + 1                            # another vector of about the same size
-        sees[:, j] = np.abs(layer(changed) - before).max(axis=-1) > 1e-9   # column j: who noticed
+        changed[j] = changed[j][::-1] + 1  # another vector of about the same size
+        sees[:, j] = np.abs(layer(changed) - before).max(axis=-1) > 1e-9  # column j: who noticed
     return sees
 
 # %% tags=["ex:who_sees_whom", "ex-check"]
@@ -733,16 +788,16 @@ def masked_layer(mask):
     return lambda x: self_attention(x, *projections64, mask=mask)[0]
 
 
-def leaky_layer(x):                                                  # softmax, then mask
+def leaky_layer(x):  # softmax, then mask
     return (self_attention(x, *projections64)[1] * allowed) @ (x @ w_v64)
 
 
 tokens_before = x64.copy()
 assert who_sees_whom(masked_layer(True), x64).all()
-assert np.array_equal(who_sees_whom(masked_layer(allowed), x64), allowed)      # not its transpose
-pair = np.eye(15, dtype=bool) | np.eye(15, k=-3, dtype=bool)                   # oneself, and three to the left
+assert np.array_equal(who_sees_whom(masked_layer(allowed), x64), allowed)  # not its transpose
+pair = np.eye(15, dtype=bool) | np.eye(15, k=-3, dtype=bool)  # oneself, and three to the left
 assert np.array_equal(who_sees_whom(masked_layer(pair), x64), pair)
-assert who_sees_whom(leaky_layer, x64)[0, -1]                                  # the leak is found
+assert who_sees_whom(leaky_layer, x64)[0, -1]  # the leak is found
 assert np.array_equal(x64, tokens_before)
 
 # %% [markdown] tags=["ex:null_key", "ex-prompt"]
@@ -759,7 +814,7 @@ def attention_or_nothing(q, k, v):
 # %% tags=["ex:null_key", "ex-solution", "hide-cell"]
 def attention_or_nothing(q, k, v):
     scores = attention_scores(q, k)
-    null = np.zeros_like(scores[..., :1])                            # one more column, all zeros
+    null = np.zeros_like(scores[..., :1])  # one more column, all zeros
     weights = softmax(np.concatenate([scores, null], axis=-1))[..., :-1]
     return weights @ v, weights
 
@@ -768,9 +823,9 @@ null_out, null_weights = attention_or_nothing(q64, k64, v64)
 powers64 = np.exp(attention_scores(q64, k64))
 assert np.allclose(null_weights, powers64 / (1 + powers64.sum(-1, keepdims=True)))
 assert np.allclose(null_out, null_weights @ v64)
-loud, quiet = np.full((2, 3, 4), 1.0), np.full((2, 5, 4), 500.0)     # scores of 1000, two heads
-assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5)       # the null key has lost
-assert np.array_equal(attention_or_nothing(loud, -quiet, quiet)[0], np.zeros((2, 3, 4)))   # nothing suits: nothing
+loud, quiet = np.full((2, 3, 4), 1.0), np.full((2, 5, 4), 500.0)  # scores of 1000, two heads
+assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5)  # the null key has lost
+assert not attention_or_nothing(loud, -quiet, quiet)[0].any()  # nothing suits: nothing
 print(f"it→animal {weights_it[it, animal]:.3f} becomes {null_weights[it, animal]:.3f}")
 
 # %% [markdown] tags=["ex:temperature_gradient", "ex-prompt"]
@@ -788,7 +843,7 @@ def temperature_gradient(d_out, v, scores, temperature):
 def temperature_gradient(d_out, v, scores, temperature):
     weights = softmax(scores / temperature)
     d_scaled = softmax_backward(weights, d_out @ v.swapaxes(-1, -2))  # gradient of S / T
-    return -(d_scaled * scores).sum() / temperature**2               # d(S / T) / dT = -S / T²
+    return -(d_scaled * scores).sum() / temperature**2  # d(S / T) / dT = -S / T²
 
 # %% tags=["ex:temperature_gradient", "ex-check"]
 scores64 = attention_scores(q64, k64)
@@ -798,8 +853,9 @@ for T in (0.5, 1.0, 3.0):
 
     nudged_T = (loss_at(T + 1e-5) - loss_at(T - 1e-5)) / 2e-5
     assert np.isclose(temperature_gradient(d_out, v64, scores64, T), nudged_T, rtol=1e-5)
-good_leader = temperature_gradient(np.ones((1, 1)), np.array([[-1.0], [0.0]]), np.array([[1.0, 0.0]]), 1.0)
-assert good_leader > 0     # the leading value lowers the loss: cooling helps, so the gradient points up
+good_value, leading = np.array([[-1.0], [0.0]]), np.array([[1.0, 0.0]])
+good_leader = temperature_gradient(np.ones((1, 1)), good_value, leading, 1.0)
+assert good_leader > 0  # the leader lowers the loss: cooling helps, the gradient points up
 
 # %% [markdown] tags=["ex:previous_token", "ex-prompt"]
 # ```{exercise} A previous-token head by hand
@@ -814,18 +870,18 @@ def previous_token(n):
 
 # %% tags=["ex:previous_token", "ex-solution", "hide-cell"]
 def previous_token(n):
-    lead = np.log(99 * n) + 1                    # weight of the leader: 1 / (1 + (n - 1) e^-lead) > 0.99
-    w_q = lead * n**0.5 * np.eye(n)              # query i says “i”, and makes up for the division by √d
-    w_k = np.eye(n, k=1)                         # key j says “j + 1”, so query i meets key i - 1
+    lead = np.log(99 * n) + 1  # weight of the leader: 1 / (1 + (n - 1) e^-lead)
+    w_q = lead * n**0.5 * np.eye(n)  # query i says “i”, and makes up for the division by √d
+    w_k = np.eye(n, k=1)  # key j says “j + 1”, so query i meets key i - 1
     return w_q, w_k
 
 # %% tags=["ex:previous_token", "ex-check"]
 for n in (2, 15, 500):
     by_hand_q, by_hand_k = previous_token(n)
-    shifted, copied = attention(by_hand_q, by_hand_k, np.eye(n))     # x is the identity, so q = w_q
+    shifted, copied = attention(by_hand_q, by_hand_k, np.eye(n))  # x is the identity, so q = w_q
     assert (np.diag(copied, -1) >= 0.99).all()
-    assert np.allclose(shifted, copied)                              # values are one-hot: out is the weights
-print("rows 1 to 4 of the copy head for 15 tokens:", np.diag(attention(*previous_token(15), np.eye(15))[1], -1)[:4])
+    assert np.allclose(shifted, copied)  # values are one-hot: out is the weights
+print("last head, weight one to the left:", np.diag(copied, -1)[:4])
 
 # %% [markdown] tags=["ex:explore_wide", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: tired and wide
