@@ -30,7 +30,7 @@ import numpy as np
 
 from attnlib.data import real_head
 from attnlib.plots import scores as plots
-from attnlib.reference import entropy, softmax, softmax_backward  # chapter 4 builds these three
+from attnlib.reference import entropy, softmax, softmax_backward  # built in chapter 4
 
 rng = np.random.default_rng(0)
 np.set_printoptions(precision=3, suppress=True)
@@ -41,14 +41,17 @@ np.set_printoptions(precision=3, suppress=True)
 # preference for *animal* shrinks but does not turn.)
 
 # %%
+def queries_and_keys(head):
+    return head.x @ head.w_q + head.b_q, head.x @ head.w_k + head.b_k
+
+
 head = real_head("pronoun")
 x, tokens = head.x, head.tokens        # (seq, dim)
-q = x @ head.w_q + head.b_q            # (seq_q, dim_head)
-k = x @ head.w_k + head.b_k            # (seq_k, dim_head)
+q, k = queries_and_keys(head)          # (seq_q, dim_head), (seq_k, dim_head)
 it, animal, street = (tokens.index(word) for word in ("it", "animal", "street"))
 for ending in ("tired", "wide"):
-    given = real_head("pronoun", ending).weights[it]
-    print(f"… too {ending}: weight of it on animal {given[animal]:.2f}, on street {given[street]:.2f}")
+    row = real_head("pronoun", ending).weights[it]
+    print(f"too {ending}: it → animal {row[animal]:.2f}, it → street {row[street]:.2f}")
 
 # %% [markdown]
 # ## What is one entry?
@@ -66,7 +69,7 @@ def scores_by_loop(q, k):
 
 
 slow = scores_by_loop(q, k)            # (seq_q, seq_k)
-print(f"it → animal {slow[it, animal]:.2f}   it → street {slow[it, street]:.2f}")
+print(f"it → animal {slow[it, animal]:.2f}, it → street {slow[it, street]:.2f}")
 
 # %% [markdown]
 # Row $i$ belongs to query $i$, column $j$ to key $j$. Row times column, summed: the two loops are a matrix product, with the keys
@@ -80,8 +83,8 @@ def attention_scores(q, k):
 
 
 scores = attention_scores(q, k)
-assert np.allclose(scores, slow, atol=1e-5)                     # float32 keeps about 7 digits
-assert np.allclose(softmax(scores), head.weights, atol=1e-6)    # they give the model's own weights
+assert np.allclose(scores, slow, atol=1e-5)  # float32 keeps about 7 digits
+assert np.allclose(softmax(scores), head.weights, atol=1e-6)  # the model's own
 
 # %% [markdown]
 # From here on this is `attnlib.reference.attention_scores`. It swaps the last two axes instead of writing `k.T`, which turns *all* axes
@@ -89,7 +92,8 @@ assert np.allclose(softmax(scores), head.weights, atol=1e-6)    # they give the 
 
 # %%
 print(attention_scores(q[-3:], k).shape)
-print(attention_scores(np.zeros((2, 12, 7, 32)), np.zeros((2, 12, 9, 32))).shape)
+batch_q, batch_k = np.zeros((2, 12, 7, 32)), np.zeros((2, 12, 9, 32))
+print(attention_scores(batch_q, batch_k).shape)
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -108,13 +112,16 @@ plt.show()
 # lengths do?
 
 # %%
-q_length = np.linalg.norm(q, axis=-1)                            # (seq_q,)
-k_length = np.linalg.norm(k, axis=-1)                            # (seq_k,)
-cosine = q @ k.T / np.outer(q_length, k_length)                  # (seq_q, seq_k), between -1 and 1
-assert np.allclose(scores, np.outer(q_length, k_length) * cosine / 32**0.5, atol=1e-5)
+q_length = np.linalg.norm(q, axis=-1)            # (seq_q,)
+k_length = np.linalg.norm(k, axis=-1)            # (seq_k,)
+lengths = np.outer(q_length, k_length)           # (seq_q, seq_k): |q| |k|
+cosine = q @ k.T / lengths                       # (seq_q, seq_k), between -1 and 1
+assert np.allclose(scores, lengths * cosine / 32**0.5, atol=1e-5)
 
+print(f"|q| of it: {q_length[it]:.1f}")
 for j in (animal, 0, street):
-    print(f"it → {tokens[j]:7}|q| {q_length[it]:.1f}  |k| {k_length[j]:.1f}  cosine {cosine[it, j]:5.2f}  score {scores[it, j]:5.2f}")
+    print(f"{tokens[j]:7} |k| {k_length[j]:.1f}   cosine {cosine[it, j]:.2f}",
+          f"  score {scores[it, j]:.2f}")
 
 # %% [markdown]
 # The best angle in this row is no closer than 65°. In 32 dimensions that is close: two random directions have a
@@ -124,15 +131,17 @@ for j in (animal, 0, street):
 directions = rng.normal(size=(10_000, 2, 32))
 directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
 random_cosine = (directions[:, 0] * directions[:, 1]).sum(axis=-1)
-print(f"random directions: {random_cosine.std():.2f}   it → animal: {np.degrees(np.arccos(cosine[it, animal])):.0f} degrees")
+angle = np.degrees(np.arccos(cosine[it]))        # (seq_k,)
+print(f"random directions: {random_cosine.std():.2f}   smallest angle of it: {angle.min():.0f}°")
 
 # %% [markdown]
 # Now stretch the query of *it* to twice its length, and keep its direction. Does another key win? What happens to the weights?
 
 # %%
 for stretch in (0.5, 1, 2):
-    row = softmax(attention_scores(stretch * q[[it]], k))[0]     # [[it]] keeps the row axis
-    print(f"{stretch:3} × query: best key {tokens[row.argmax()]}, weight {row.max():.2f}, entropy {entropy(row):.2f}")
+    row = softmax(attention_scores(stretch * q[[it]], k))[0]  # [[it]]: still a matrix
+    best = row.argmax()
+    print(f"{stretch:3} × query: {tokens[best]} {row[best]:.2f}, entropy {entropy(row):.2f}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -145,16 +154,16 @@ for stretch in (0.5, 1, 2):
 
 # %%
 for name in ("pronoun", "same_word"):
-    other = real_head(name)
-    a, b = other.x @ other.w_q + other.b_q, other.x @ other.w_k + other.b_k
+    a, b = queries_and_keys(real_head(name))
     b_length = np.linalg.norm(b, axis=-1)
     by_score, by_cosine = (a @ b.T).argmax(-1), (a @ b.T / b_length).argmax(-1)
-    print(f"{name:9}: winner differs in {(by_score != by_cosine).sum()} of 15 rows,",
+    differ = by_score != by_cosine
+    print(f"{name:9}: {differ.sum()} of 15 winners differ, {(differ & (by_score == 0)).sum()} are [CLS];",
           f"|k| of [CLS] {b_length[0]:.1f}, median {np.median(b_length):.1f}")
 
 # %% [markdown]
-# In the head that finds nouns, never: the best angle wins every row. In the head that looks for the same word, six rows change, because the
-# key of [CLS] is almost twice as long as the others. Cosines alone would make a different head.
+# In the head that finds nouns, never: the best angle wins every row. In the head that looks for the same word six rows
+# change, and five of the six go to [CLS], whose key is almost twice as long as the median. Cosines alone would make a different head.
 #
 # ## Why divide by √d?
 #
@@ -166,30 +175,34 @@ for name in ("pronoun", "same_word"):
 # %%
 widths = np.array([16, 32, 64, 128, 256, 512, 1024])
 seq_q, seq_k = 256, 64
-draws = {d: (rng.normal(size=(seq_q, d)), rng.normal(size=(seq_k, d))) for d in widths}
-unscaled = {d: a @ b.T for d, (a, b) in draws.items()}           # (seq_q, seq_k) each
-scaled = {d: attention_scores(a, b) for d, (a, b) in draws.items()}
+draw_q = {d: rng.normal(size=(seq_q, d)) for d in widths}
+draw_k = {d: rng.normal(size=(seq_k, d)) for d in widths}
+unscaled = {d: draw_q[d] @ draw_k[d].T for d in widths}  # (seq_q, seq_k) each
+scaled = {d: attention_scores(draw_q[d], draw_k[d]) for d in widths}
 
 for d in (16, 64, 256, 1024):
-    print(f"d = {d:4}: √d {d**0.5:4.0f}   unscaled {unscaled[d].std():5.2f}   scaled {scaled[d].std():.2f}")
-assert all(abs(scaled[d].std() - 1) < 0.1 for d in widths)       # 64 random keys: a few per cent off
+    print(f"d = {d:4}: √d {d**0.5:4.0f}   unscaled {unscaled[d].std():5.2f}",
+          f"  scaled {scaled[d].std():.2f}")
+assert all(abs(scaled[d].std() - 1) < 0.1 for d in widths)  # a few per cent off
 
 # %% [markdown]
 # And if nobody divides? Then a wider head has larger scores from its very first step. What will a row of 64 keys look like at $d = 1024$, where scores
-# spread over $\pm 32$: still spread over many keys, or over a few?
+# have a standard deviation of 32: spread over many keys, or over a few?
 
 # %%
 def mean_entropy(score_maps):
     return np.array([entropy(softmax(score_maps[d])).mean() for d in widths])
 
 
-spreads = {"unscaled": np.array([unscaled[d].std() for d in widths]), "scaled": np.array([scaled[d].std() for d in widths])}
 entropies = {"unscaled": mean_entropy(unscaled), "scaled": mean_entropy(scaled)}
-print("unscaled", entropies["unscaled"])
-print("scaled  ", entropies["scaled"])
-print(f"keys looked at, d = 1024: {np.exp(entropies['unscaled'][-1]):.1f} unscaled, {np.exp(entropies['scaled'][-1]):.0f} scaled")
+for label, values in entropies.items():
+    print(f"{label:8} {values}  keys looked at, d = 1024: {np.exp(values[-1]):.1f}")
 
 # %% mystnb={"image": {"alt": "Two panels over the width d from 16 to 1024. Top: the standard deviation of unscaled scores follows the dashed line of the square root of d from 4 to 32; the scaled one stays at 1. Bottom: the mean entropy of unscaled rows falls from about 1.4 to 0.1 nats, the scaled one stays flat near 3.7, close to the dashed line of ln 64, about 4.16, where all keys share equally."}, "figure": {"caption": "Random queries and keys, 64 keys. Without the division the rows of a wide head collapse onto one key before anything has been learned; with it, the width no longer matters.", "name": "fig-scores-width"}}
+spreads = {
+    "unscaled": np.array([unscaled[d].std() for d in widths]),
+    "scaled": np.array([scaled[d].std() for d in widths]),
+}
 plots.spread_and_entropy(widths, spreads, entropies, np.log(seq_k))
 plt.show()
 
@@ -207,37 +220,44 @@ plt.show()
 
 # %%
 def jacobian_norm(weights):
-    J = weights[..., None] * (np.eye(weights.shape[-1]) - weights[..., None, :])  # (seq_q, seq_k, seq_k)
-    return np.linalg.eigvalsh(J)[:, -1]            # J is symmetric and has no negative eigenvalue: the largest is its norm
+    identity = np.eye(weights.shape[-1])
+    # symmetric and with no negative eigenvalue, so the largest one is the norm
+    J = weights[:, :, None] * (identity - weights[:, None, :])
+    return np.linalg.eigvalsh(J)[:, -1]          # (seq_q,)
 
 
+print("              mean                median")
+print("          scaled  unscaled    scaled  unscaled")
 for d in (16, 64, 256, 1024):
-    loose, tight = (jacobian_norm(softmax(each[d])) for each in (scaled, unscaled))
-    print(f"d = {d:4}  mean: scaled {loose.mean():.2f}, unscaled {tight.mean():.2f}   "
-          f"median: scaled {np.median(loose):.2f}, unscaled {np.median(tight):.4f}")
+    s, u = jacobian_norm(softmax(scaled[d])), jacobian_norm(softmax(unscaled[d]))
+    print(f"d = {d:4} {s.mean():7.2f} {u.mean():9.2f} {np.median(s):9.2f} {np.median(u):9.4f}")
 
 # %% [markdown]
 # Not at once. At $d = 16$ and 64 the unscaled rows answer *more* strongly than the scaled ones, and at 256 they still do on average. The
-# entropy was down to 0.47 at $d = 64$ already: a row commits to a few keys long before its gradient fades. And the typical row (the median) fades long before the average, which
+# entropy was down to 0.59 at $d = 64$ already: a row commits to a few keys long before its gradient fades. And the typical row (the median) fades long before the average, which
 # lives on the few rows whose best two keys happen to come close to a tie.
 #
 # Second, follow the gradient one step further, to where training uses it. The score is $q \cdot k$ or $q \cdot k/\sqrt d$, so on its way back to the query
 # the unscaled gradient is **not** divided by $\sqrt d$: a factor of 32 in its favour at $d = 1024$. Send a random gradient back.
 
 # %%
-d_weights = rng.normal(size=(seq_q, seq_k))                      # what arrives at the weights
+d_weights = rng.normal(size=(seq_q, seq_k))      # what arrives at the weights
+print("              mean                median")
+print("          scaled  unscaled    scaled  unscaled")
 for d in (16, 64, 256, 1024):
-    keys = draws[d][1]
-    loose = np.linalg.norm(softmax_backward(softmax(scaled[d]), d_weights) @ keys / d**0.5, axis=-1)
-    tight = np.linalg.norm(softmax_backward(softmax(unscaled[d]), d_weights) @ keys, axis=-1)
-    print(f"d = {d:4}  mean: scaled {loose.mean():.2f}, unscaled {tight.mean():.2f}   "
-          f"median: scaled {np.median(loose):.2f}, unscaled {np.median(tight):.3f}")
-    assert tight.mean() > loose.mean()
-print(f"d = 1024: best-served tenth above {np.quantile(tight, 0.9):.1f} unscaled; nobody above {loose.max():.1f} scaled")
+    d_scaled = softmax_backward(softmax(scaled[d]), d_weights)      # (seq_q, seq_k)
+    d_unscaled = softmax_backward(softmax(unscaled[d]), d_weights)
+    s = np.linalg.norm(d_scaled @ draw_k[d] / d**0.5, axis=-1)      # (seq_q,)
+    u = np.linalg.norm(d_unscaled @ draw_k[d], axis=-1)
+    print(f"d = {d:4} {s.mean():7.2f} {u.mean():9.2f} {np.median(s):9.2f} {np.median(u):9.4f}")
+    assert u.mean() > s.mean()
+print(f"d = 1024: one in ten above {np.quantile(u, 0.9):.1f} unscaled,",
+      f"none above {s.max():.1f} scaled")
+assert np.quantile(u, 0.9) > 5 * s.max()
 
 # %% [markdown]
 # The average gradient does not vanish here; without scaling it is the larger one at every width we tried. It becomes a lottery: at
-# $d = 1024$ a typical query receives about a hundredth of what it receives with scaling, and one in ten receives more than ten times the most that
+# $d = 1024$ a typical query receives about a hundredth of what it receives with scaling, and one in ten receives several times the most that
 # any scaled query gets. So "unscaled scores have vanishing gradients" is half of the truth. The whole: rows are nearly one-hot from the
 # start, at random, and the gradient that could repair them reaches few of them.
 #
@@ -250,18 +270,21 @@ print(f"d = 1024: best-served tenth above {np.quantile(tight, 0.9):.1f} unscaled
 # %%
 names = ["same_word", "sink", "pronoun", "previous"]
 measured, independent = [], []
-print("           variance of     standard deviation of q·k")
-print("             q      k      independent  shuffled  measured  scaled")
+print("           variance of    standard deviation of q·k")
+print("             q      k     independent  shuffled  measured")
 for name in names:
-    other = real_head(name)
-    a, b = other.x @ other.w_q + other.b_q, other.x @ other.w_k + other.b_k
+    a, b = queries_and_keys(real_head(name))
+    independent.append((32 * (a**2).mean() * (b**2).mean()) ** 0.5)  # their own size
     measured.append((a @ b.T).std())
-    independent.append((32 * (a**2).mean() * (b**2).mean()) ** 0.5)      # own size of entries, but independent
-    shuffled = np.mean([(a @ b[:, rng.permutation(32)].T).std() for _ in range(200)])    # q's features meet the wrong features of k
-    print(f"{name:9} {a.var():5.2f}  {b.var():5.2f} {independent[-1]:14.1f} {shuffled:9.1f} {measured[-1]:9.1f} {measured[-1] / 32**0.5:7.1f}")
+    # features of q meet the wrong features of k
+    shuffled = np.mean([(a @ b[:, rng.permutation(32)].T).std() for _ in range(200)])
+    print(f"{name:9} {a.var():5.2f}  {b.var():5.2f} {independent[-1]:13.1f}",
+          f"{shuffled:8.1f} {measured[-1]:9.1f}")
+print("divided by √32:", np.array(measured) / 32**0.5)
 
 # %% mystnb={"image": {"alt": "Two bars for each of four trained heads: the standard deviation of q·k if entries of their actual size were independent, and as measured. same_word 4.1 and 6.1, sink 6.5 and 9.3, pronoun 8.8 and 10.2, previous 31.5 and 63.5. A dashed line marks 5.66, the square root of 32. In every head the measured bar is the taller one."}, "figure": {"caption": "What training made of the assumption. The left bars give up variance 1 and keep independence; the right bars are measured. In all four heads the products spread further than independent entries of the same size would.", "name": "fig-trained-spread"}}
-plots.trained_spreads(names, {"own size, independent": np.array(independent), "measured": np.array(measured)}, 32**0.5)
+bars = {"own size, independent": np.array(independent), "measured": np.array(measured)}
+plots.trained_spreads(names, bars, 32**0.5)
 plt.show()
 
 # %% [markdown]
@@ -269,18 +292,20 @@ plt.show()
 # Larger, in all four heads, and by very different amounts: 6.1 to 63.5. Divided by $\sqrt{32}$, that is 1.1 to 11.2; the assumption promised 1.
 # :::
 #
-# Two things happened. Entries changed **size**: in *previous* their variance is above 5, which alone would give 31.5. And queries and keys became **aligned**: the features in which the queries of a head vary are those in which its
-# keys vary. The column *shuffled* tests that reading. It pairs the features of $q$ with the wrong features of $k$, which keeps every size and every correlation among the queries and among the keys, and the excess is gone.
+# Two things happened. Entries changed **size**: in *previous* their variance is above 5, which alone would give 31.5. And queries and keys became **aligned**: the directions along which the queries of a head are large are,
+# more than by chance, those along which its keys are large. The column *shuffled* tests that reading. It pairs the features of $q$ with the wrong features of $k$, which keeps every size and every correlation within the
+# queries and within the keys, and the excess is gone.
 #
 # So in a trained head $\sqrt d$ is a **convention**, not a normalisation. The model cannot do anything with it that it could not do without: the factor can be
-# moved into the query projection, and not a weight changes.
+# moved into the query projection, and not one attention weight changes.
 
 # %%
 w_folded, b_folded = head.w_q / 32**0.5, head.b_q / 32**0.5
-folded = (x @ w_folded + b_folded) @ k.T                         # no division any more
+folded = (x @ w_folded + b_folded) @ k.T         # no division any more
 assert np.allclose(folded, scores, atol=1e-5)
 
-print(f"this head's mean entropy: {entropy(softmax(scores)).mean():.2f}, without the division: {entropy(softmax(q @ k.T)).mean():.2f}")
+print(f"mean entropy of this head {entropy(softmax(scores)).mean():.2f},",
+      f"the division left out {entropy(softmax(q @ k.T)).mean():.2f}")
 
 # %% [markdown]
 # What the division fixes is the place where training **starts**, and how much one step of training changes the scores. Where it ends is up to training. There are other
@@ -303,11 +328,11 @@ print(f"this head's mean entropy: {entropy(softmax(scores)).mean():.2f}, without
 
 # %%
 def additive_scores(q, k, w):
-    hidden = np.tanh(q[..., :, None, :] + k[..., None, :, :])    # (..., seq_q, seq_k, dim_head)
-    return hidden @ w                                            # (..., seq_q, seq_k)
+    pairs = q[..., :, None, :] + k[..., None, :, :]  # (..., seq_q, seq_k, dim_head)
+    return np.tanh(pairs) @ w                        # (..., seq_q, seq_k)
 
 
-w = rng.normal(size=32)                                          # untrained: MiniLM has no such vector
+w = rng.normal(size=32)                              # untrained: MiniLM has none
 added = additive_scores(q, k, w)
 assert np.isclose(added[it, animal], w @ np.tanh(q[it] + k[animal]))
 print(added.shape)
@@ -316,9 +341,10 @@ print(added.shape)
 # Does it need the $\tanh$? Leave it out, and look at the weights of two different queries.
 
 # %%
-without_tanh = (q[:, None, :] + k[None, :, :]) @ w               # (seq_q, seq_k)
+without_tanh = (q[:, None, :] + k[None, :, :]) @ w   # (seq_q, seq_k)
 rows = softmax(without_tanh)
-print(tokens[it], rows[it, :5], "  cross", rows[tokens.index("cross"), :5])
+for word in ("it", "cross"):
+    print(f"{word:6}{rows[tokens.index(word), :5]}")
 assert np.allclose(rows, rows[0], atol=1e-5)
 
 # %% [markdown]
@@ -333,13 +359,16 @@ assert np.allclose(rows, rows[0], atol=1e-5)
 # $N M$ numbers; the second, written as above, stores $N M d$.
 
 # %%
-n, d = 1024, 64
-print(f"dot product: {2 * n * n * d / 1e6:.0f} million operations, {4 * n * n / 2**20:.0f} MiB of scores in float32")
-print(f"additive:    {3 * n * n * d / 1e6:.0f} million operations and {n * n * d / 1e6:.0f} million tanh, "
-      f"{4 * n * n * d / 2**20:.0f} MiB on the way")
+pairs, d = 1024 * 1024, 64
+million, MiB = 1e6, 2**20
+print(f"product:  {2 * pairs * d / million:.0f} million operations,",
+      f"{4 * pairs / MiB:.0f} MiB of float32")
+print(f"additive: {3 * pairs * d / million:.0f} million operations,",
+      f"{4 * pairs * d / MiB:.0f} MiB of float32, {pairs * d / million:.0f} million tanh")
 
 # %% tags=["nbval-ignore-output"]
-a, b, c = (rng.normal(size=shape).astype(np.float32) for shape in ((256, 64), (256, 64), (64,)))
+a, b = rng.normal(size=(2, 256, 64)).astype(np.float32)
+c = rng.normal(size=64).astype(np.float32)
 
 
 def best_of_five(score):
@@ -351,9 +380,10 @@ def best_of_five(score):
     return min(times)
 
 
-ratio = best_of_five(lambda: additive_scores(a, b, c)) / best_of_five(lambda: attention_scores(a, b))
+slow_time = best_of_five(lambda: additive_scores(a, b, c))
+ratio = slow_time / best_of_five(lambda: attention_scores(a, b))
 print(f"additive scores take {ratio:.0f} times as long here")
-assert ratio > 5                                                 # measured above 100 on one core; the margin is wide
+assert ratio > 5  # we saw about 100 on one core, so the margin is wide
 
 # %% [markdown]
 # Which is *better* is less settled. {cite:t}`vaswani2017` (section 3.2.1) report, from earlier work on translation, that the two perform similarly for small $d$ and that additive scores win
@@ -394,7 +424,7 @@ assert np.array_equal(past, np.tril(np.ones((8, 8), bool)))
 # %%
 def real_keys(lengths):
     def predicate(q_idx, k_idx):
-        return k_idx < lengths[:, None, None, None]   # (batch, 1, 1, seq_k): one mask for all heads and queries
+        return k_idx < lengths[:, None, None, None]  # (batch, 1, 1, seq_k)
     return predicate
 
 
@@ -410,7 +440,8 @@ print(allowed.shape, "pairs kept:", allowed.sum(axis=(-1, -2)).ravel())
 
 # %% mystnb={"image": {"alt": "Three 8 by 8 grids, filled where a query may attend. Causal: the lower triangle with its diagonal. Padding with 5 real tokens: the first five columns, in every row. Both: the lower triangle cut off after the fifth column."}, "figure": {"caption": "Masks combine by *and*. Rows 5 to 7 of the right-hand mask belong to padding tokens. They look at real keys, nobody looks at them, and their results are thrown away.", "name": "fig-mask-gallery"}}
 everyone = np.ones((8, 8), dtype=bool)
-plots.masks({"causal": past, "padding, length 5": everyone & real[1, 0], "both": allowed[1, 0]})
+padded = everyone & real[1, 0]                   # (seq_q, seq_k)
+plots.masks({"causal": past, "padding, length 5": padded, "both": allowed[1, 0]})
 plt.show()
 
 # %% [markdown]
@@ -424,8 +455,8 @@ plt.show()
 # %%
 from attnlib import masks
 
-library = masks.to_array(masks.both(causal, masks.padding(np.array([8, 5]))), seq_q=8)
-assert np.array_equal(library, allowed)
+library = masks.both(causal, masks.padding(np.array([8, 5])))
+assert np.array_equal(masks.to_array(library, 8), allowed)
 
 # %% [markdown]
 # ### What a mask does to a real head
@@ -434,14 +465,16 @@ assert np.array_equal(library, allowed)
 # {term}`encoder` that was never trained with a causal mask; we put one on it to see what changes.) This head's *the* looks for the noun it belongs to. Which words will suffer?
 
 # %%
-mask = masks.to_array(causal, len(tokens))                       # (seq, seq)
-blind = softmax(np.where(mask, scores, -np.inf))                 # (seq_q, seq_k)
-for i, j in ((1, animal), (it, animal)):
-    print(f"{tokens[i]} → {tokens[j]}: {head.weights[i, j]:.2f}, causal {blind[i, j]:.2f}")
+mask = masks.to_array(causal, len(tokens))        # (seq_q, seq_k)
+blind = softmax(np.where(mask, scores, -np.inf))  # (seq_q, seq_k)
+for i in (1, it):
+    print(f"{tokens[i]:3} → animal: {head.weights[i, animal]:.2f},",
+          f"causal {blind[i, animal]:.2f}")
 assert np.allclose(blind.sum(axis=-1), 1) and not blind[~mask].any()
 
 # %% mystnb={"image": {"alt": "Two 15 by 15 maps of weights. Left, without a mask, “the” in the second row looks at “animal” with 0.46, and “cross” looks at “street”. Right, with a causal mask, everything above the diagonal is empty: the first “the” has moved to [CLS], “cross” too, while the row of “it” is almost the same, dark at “animal”."}, "figure": {"caption": "The same head with and without a causal mask. Whatever looked back survives; whatever looked ahead has to spend its weight elsewhere, mostly on [CLS].", "name": "fig-causal-head"}}
-plots.weight_maps({"every key": head.weights, "causal": blind}, tokens, height=3.4)
+panels = {"every key": head.weights, "causal": blind}
+plots.weight_maps(panels, tokens, height=3.4)
 plt.show()
 
 # %% [markdown]
@@ -466,16 +499,18 @@ print(obvious.astype(int))
 # the end. That is the one line that `to_array` adds to what you wrote above:
 
 # %%
-seq_q, seq_k = 3, 8                                              # three new tokens, five in the cache
-q_idx = np.arange(seq_k - seq_q, seq_k)[:, None]                 # positions 5, 6, 7
-to_end = causal(q_idx, np.arange(seq_k)[None, :])                # (seq_q, seq_k)
+seq_q, seq_k = 3, 8                               # three new tokens, five cached
+q_idx = np.arange(seq_k - seq_q, seq_k)[:, None]  # positions 5, 6, 7
+to_end = causal(q_idx, k_idx)                     # (seq_q, seq_k)
 
 assert np.array_equal(to_end, masks.to_array(causal, 3, 8))
-assert np.array_equal(to_end, past[-3:])                         # the last rows of the full mask
-assert masks.to_array(causal, 1, 8).all()                        # the newest token sees everything
+assert np.array_equal(to_end, past[-3:])          # the last rows of the full mask
+assert masks.to_array(causal, 1, 8).all()         # the newest token sees everything
 
 # %% mystnb={"image": {"alt": "Two grids of 3 queries, at positions 5, 6 and 7, by 8 keys. Aligned to the start: query 5 sees only key 0, query 6 keys 0 and 1, query 7 keys 0 to 2. Aligned to the end: query 5 sees keys 0 to 5, query 6 keys 0 to 6, query 7 all eight."}, "figure": {"caption": "Three new queries and eight keys. Aligned to the start, each query misses the five latest keys it should see, its own among them. Aligned to the end, the mask is the last three rows of the full triangle.", "name": "fig-mask-alignment"}}
-plots.masks({"to the start: wrong here": np.tril(np.ones((3, 8), dtype=bool)), "to the end": to_end}, height=1.9, first_query=5)
+to_start = np.tril(np.ones((3, 8), dtype=bool))
+panels = {"to the start: wrong here": to_start, "to the end": to_end}
+plots.masks(panels, height=1.9, first_query=5)
 plt.show()
 
 # %% [markdown]
@@ -486,37 +521,40 @@ plt.show()
 # %% tags=["torch-check"]
 import torch
 
-values = torch.eye(8)                                            # value j is the unit vector j, so the result shows the weights
-new, cache = torch.ones(1, 8), torch.ones(8, 8)                  # every score is the same
-seen = torch.nn.functional.scaled_dot_product_attention(new, cache, values, is_causal=True)
+new, cached = torch.ones(1, 8), torch.ones(8, 8)  # every score is the same
+units = torch.eye(8)                              # values: the result is the weights
+function = torch.nn.functional.scaled_dot_product_attention
+seen = function(new, cached, units, is_causal=True)
 print("is_causal=True, one query:", seen.numpy()[0])
 
 # %% [markdown]
 # ## True means what?
 #
 # Nothing in a boolean array says whether `True` means *look* or *do not look*. Both are in use, in one and the same library: for `scaled_dot_product_attention` in PyTorch `True` means may attend; for
-# `torch.nn.MultiheadAttention` it means **ignored**. What happens if you get it the wrong way round? Chapter 5 builds the whole layer; three lines are enough here.
+# `torch.nn.MultiheadAttention` it means **ignored**. What happens if you get it the wrong way round? Chapter 5 builds the whole layer; a few lines are enough here.
 
 # %%
 def attend(x, mask):
-    q, k, v = x @ head.w_q + head.b_q, x @ head.w_k + head.b_k, x @ head.w_v + head.b_v
-    return softmax(np.where(mask, attention_scores(q, k), -np.inf)) @ v      # (seq, dim_v)
+    q, k = x @ head.w_q + head.b_q, x @ head.w_k + head.b_k
+    weights = softmax(np.where(mask, attention_scores(q, k), -np.inf))
+    return weights @ (x @ head.w_v + head.b_v)   # (seq, dim_v)
 
 
 correct, inverted = attend(x, mask), attend(x, ~mask)
 print(correct.shape, inverted.shape, np.isfinite(inverted).all())
 
 # %% [markdown]
-# Shapes agree, all numbers are finite, rows of weights sum to 1 (but for the last query, which sees nothing; more on it below). No shape test and no look at the output
-# notices. One question does: *if I change a token, which results move?* Replace *tired*, token 13, by another vector. Which rows should move under a causal mask?
+# Shapes agree, all numbers are finite, rows of weights sum to 1 (but for the last query, which sees nothing; more on it below). No shape test notices, and nothing in
+# the output looks odd. One question finds out: *if I change a token, which results move?* Replace *tired*, token 13, by another vector. Which rows should move under a causal mask?
 
 # %%
 changed = x.copy()
-changed[13] = x[street]                                          # any other vector will do
+changed[13] = x[street]                          # any other vector will do
 
 
 def rows_that_move(before, after):
-    return np.flatnonzero(np.abs(after - before).max(axis=-1) > 1e-5)   # above float32 noise, far below a real change
+    change = np.abs(after - before).max(axis=-1)  # (seq,)
+    return np.flatnonzero(change > 1e-5)         # above the noise of float32
 
 
 print("correct :", rows_that_move(correct, attend(changed, mask)))
@@ -534,18 +572,16 @@ print("inverted:", rows_that_move(inverted, attend(changed, ~mask)))
 # own two functions.
 
 # %% tags=["torch-check"]
-from torch.nn.functional import scaled_dot_product_attention
-
 torch.manual_seed(0)
 module = torch.nn.MultiheadAttention(embed_dim=8, num_heads=1, batch_first=True)
-may_see = torch.from_numpy(masks.to_array(causal, 6))
+see = torch.from_numpy(masks.to_array(causal, 6))
 one = torch.randn(1, 6, 8)
 two = one.clone()
-two[:, 4] += 1                                                   # change token 4 of 0..5
+two[:, 4] += 1                                   # change token 4 of 0 to 5
 calls = {
-    "sdpa(mask)  ": lambda z: scaled_dot_product_attention(z, z, z, attn_mask=may_see),
-    "module(mask)": lambda z: module(z, z, z, attn_mask=may_see)[0],
-    "module(~mask)": lambda z: module(z, z, z, attn_mask=~may_see)[0],
+    "function(mask)": lambda z: function(z, z, z, attn_mask=see),
+    "module(mask)": lambda z: module(z, z, z, attn_mask=see)[0],
+    "module(~mask)": lambda z: module(z, z, z, attn_mask=~see)[0],
 }
 for call, layer in calls.items():
     moved = (layer(two) - layer(one)).detach().abs().amax(-1)[0] > 1e-5
@@ -559,13 +595,15 @@ for call, layer in calls.items():
 
 # %%
 def attend_then_mask(x, mask):
-    q, k, v = x @ head.w_q + head.b_q, x @ head.w_k + head.b_k, x @ head.w_v + head.b_v
-    return (softmax(attention_scores(q, k)) * mask) @ v
+    q, k = x @ head.w_q + head.b_q, x @ head.w_k + head.b_k
+    late = softmax(attention_scores(q, k)) * mask  # too late
+    return late @ (x @ head.w_v + head.b_v)
 
 
 late = softmax(scores) * mask
-print("rows sum to", late.sum(axis=-1)[[0, 1, 6, it]])
-print("rows that move:", rows_that_move(attend_then_mask(x, mask), attend_then_mask(changed, mask)))
+print("rows 0, 1 and 6 sum to", late.sum(axis=-1)[[0, 1, 6]])
+before, after = attend_then_mask(x, mask), attend_then_mask(changed, mask)
+print("rows that move:", rows_that_move(before, after))
 
 # %% [markdown]
 # Rows no longer sum to 1, and the future **leaks**: row 6 moves when token 13 changes, and so do others. (Row 0 had given token 13 so little that its change stays below our threshold.) The forbidden weights are gone, but while they existed they took their share from the others; how much
@@ -577,16 +615,16 @@ print("rows that move:", rows_that_move(attend_then_mask(x, mask), attend_then_m
 renormalised = late / late.sum(axis=-1, keepdims=True)
 assert np.allclose(renormalised, blind, atol=1e-6)
 
-loud_future = np.array([0.0, 1.0, 200.0], dtype=np.float32)      # the third key is forbidden
-weights = softmax(loud_future) * np.array([True, True, False])
-print("weights of the allowed keys:", weights[:2], "  masked before:", softmax(loud_future[:2]))
+loud = np.array([0.0, 1.0, 200.0], dtype=np.float32)  # the third key is forbidden
+print("masked after: ", (softmax(loud) * [True, True, False])[:2])
+print("masked before:", softmax(loud[:2]))
 
 # %% [markdown]
 # In floating point it does not always: a forbidden key with a large score pushes all allowed weights below the smallest number, and 0/0 is left. Mask before softmax, on the scores.
 #
 # ## Why −∞ and not −10⁹?
 #
-# Much code writes a large negative number instead of $-\infty$. As long as a query may see at least one key, that is the same:
+# Much code writes a large negative number instead of $-\infty$. As long as a query may see at least one key, and scores are of ordinary size, that is the same:
 
 # %%
 assert np.array_equal(softmax(np.where(mask, scores, np.float32(-1e9))), blind)
@@ -596,7 +634,8 @@ assert np.array_equal(softmax(np.where(mask, scores, np.float32(-1e9))), blind)
 # padding, and so is everything before them.
 
 # %%
-left_padded = masks.both(causal, lambda q_idx, k_idx: k_idx >= 3)           # three padding tokens in front
+# three padding tokens in front
+left_padded = masks.both(causal, lambda q_idx, k_idx: k_idx >= 3)
 print(masks.to_array(left_padded, 8).any(axis=-1))
 
 # %% [markdown]
@@ -609,8 +648,8 @@ def softmax_usual(scores):
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-some = scores[it, :6]                                            # pretend that all six are forbidden
-with np.errstate(invalid="ignore"):                              # inf - inf is what we want to see
+some = scores[it, :6]                            # pretend that all six are forbidden
+with np.errstate(invalid="ignore"):              # inf - inf is what we want to see
     print("replace by -inf ", softmax_usual(np.full_like(some, -np.inf)))
 print("  this book's   ", softmax(np.full_like(some, -np.inf)))
 print("replace by -1e9 ", softmax_usual(np.full_like(some, -1e9)))
@@ -621,11 +660,11 @@ print("no mask at all  ", softmax_usual(some))
 # :::{dropdown} Your prediction, then ours
 # - **Replaced by $-\infty$:** NaN, which spreads through the network. Ugly, but you notice. The softmax of chapter 4 knows the case and gives zeros.
 # - **Replaced by $-10^9$:** all scores are equal, so the query spends evenly over exactly the keys it must not see.
-# - **Added $-10^4$:** the differences between scores survive, softmax looks at nothing else, and the mask has done *nothing*. (Nearly: float32 keeps three decimals of a number near 10,000.)
+# - **Added $-10^4$:** every score has moved by the same amount, softmax looks only at differences, and the mask has done *nothing*. (Nearly: float32 keeps three decimals of a number near 10,000.)
 # :::
 #
 # Which of these you get can depend on the number format. Adding $-10^9$ gives the even row in float32, where numbers near $10^9$ are 64 apart and swallow the scores. In float64 they
-# are not swallowed, and the mask does nothing. In float16, $-10^9$ does not exist:
+# are not swallowed, and the mask does nothing. In float16, $-10^9$ does not exist; it becomes $-\infty$, the first case:
 
 # %%
 print("float32 step at 1e9:", np.spacing(np.float32(1e9)))
@@ -651,7 +690,7 @@ with np.errstate(over="ignore"):
 # | causal: aligned to the **end** | the last query stands at the last key | {numref}`fig-mask-alignment` |
 # | replace by $-\infty$, before softmax | after: the future leaks through the sum | row 6 moves |
 #
-# **In practice.** Fast kernels do not build the mask as an array: they ask the predicate for blocks of positions and skip blocks in which no pair is allowed {cite}`dong2024`. That is where a mask saves time; in this
+# **In practice.** A fast kernel need not hold the mask as an array. PyTorch's FlexAttention takes the predicate itself, and skips blocks of positions in which no pair is allowed {cite}`dong2024`. That is where a mask saves time; in this
 # chapter every forbidden score was computed and then overwritten, which saves nothing (Part III). A mask is also the extreme case of a *bias* on the scores, 0 or $-\infty$;
 # chapter 7 meets biases in between, which say how far away a key is.
 #
@@ -675,21 +714,25 @@ def cosine_scores(q, k, scale):
 # %% tags=["ex:cosine_scores", "ex-solution", "hide-cell"]
 def cosine_scores(q, k, scale):
     def unit(vectors):
-        length = np.linalg.norm(vectors, axis=-1, keepdims=True)     # (..., seq, 1)
+        length = np.linalg.norm(vectors, axis=-1, keepdims=True)  # (..., seq, 1)
         return vectors / np.where(length == 0, 1, length)
-    return scale * (unit(q) @ unit(k).swapaxes(-1, -2))              # (..., seq_q, seq_k)
+    return scale * (unit(q) @ unit(k).swapaxes(-1, -2))  # (..., seq_q, seq_k)
 
 # %% tags=["ex:cosine_scores", "ex-check"]
 assert np.allclose(cosine_scores(q, k, 1.0), cosine, atol=1e-5)
-assert np.allclose(cosine_scores(7 * q, 0.1 * k, 5.0), 5 * cosine, atol=1e-5)     # lengths are forgotten
-some_q, some_k = rng.normal(size=(2, 3, 4, 8)), rng.normal(size=(2, 3, 6, 8))
-assert cosine_scores(some_q, some_k, 1.0).shape == (2, 3, 4, 6)
-assert np.allclose(cosine_scores(some_q, some_k, 1.0)[1, 2], cosine_scores(some_q[1, 2], some_k[1, 2], 1.0))
-assert np.array_equal(cosine_scores(np.zeros((1, 8)), some_k[0, 0], 9.0), np.zeros((1, 6)))
+longer = cosine_scores(7 * q, 0.1 * k, 5.0)
+assert np.allclose(longer, 5 * cosine, atol=1e-5)  # lengths are forgotten
 
-sure = real_head("previous")
-sure_q, sure_k = sure.x @ sure.w_q + sure.b_q, sure.x @ sure.w_k + sure.b_k
-print(f"“previous”: highest score {attention_scores(sure_q, sure_k).max():.1f}, with scale 10 {cosine_scores(sure_q, sure_k, 10.0).max():.1f}")
+some_q, some_k = rng.normal(size=(2, 3, 4, 8)), rng.normal(size=(2, 3, 6, 8))
+batched = cosine_scores(some_q, some_k, 1.0)
+assert batched.shape == (2, 3, 4, 6)
+assert np.allclose(batched[1, 2], cosine_scores(some_q[1, 2], some_k[1, 2], 1.0))
+silent = cosine_scores(np.zeros((1, 8)), some_k[0, 0], 9.0)
+assert np.array_equal(silent, np.zeros((1, 6)))    # zeros, not NaN
+
+sure_q, sure_k = queries_and_keys(real_head("previous"))
+print(f"highest score of “previous”: {attention_scores(sure_q, sure_k).max():.1f},",
+      f"with scale 10: {cosine_scores(sure_q, sure_k, 10.0).max():.1f}")
 
 # %% [markdown] tags=["ex:window", "ex-prompt"]
 # ```{exercise} A window
@@ -709,11 +752,14 @@ def window(left, right):
     return predicate
 
 # %% tags=["ex:window", "ex-check"]
-assert [bool(window(2, 1)(10, j)) for j in range(7, 13)] == [False, True, True, True, True, False]
-assert np.array_equal(masks.to_array(window(0, 0), 5), np.eye(5))                # itself only
+seen_by_ten = [j for j in range(20) if window(2, 1)(10, j)]
+assert seen_by_ten == [8, 9, 10, 11]
+assert np.array_equal(masks.to_array(window(0, 0), 5), np.eye(5))  # itself only
 assert masks.to_array(window(2, 0), 9).sum(axis=-1).tolist() == [1, 2] + [3] * 7
-assert np.array_equal(masks.to_array(window(9, 0), 9), masks.to_array(causal, 9))
-assert masks.to_array(window(2, 0), 1, 9).ravel().nonzero()[0].tolist() == [6, 7, 8]   # with a cache
+wide = masks.to_array(window(9, 0), 9)
+assert np.array_equal(wide, masks.to_array(causal, 9))
+newest = masks.to_array(window(2, 0), 1, 9)[0]                     # with a cache
+assert np.flatnonzero(newest).tolist() == [6, 7, 8]
 
 # %% [markdown] tags=["ex:same_document", "ex-prompt"]
 # ```{exercise} Several documents in one row
@@ -729,7 +775,7 @@ def same_document(document):
 # %% tags=["ex:same_document", "ex-solution", "hide-cell"]
 def same_document(document):
     def predicate(q_idx, k_idx):
-        return document[q_idx] == document[k_idx]     # looked up by position, so any positions will do
+        return document[q_idx] == document[k_idx]  # looked up: any positions will do
     return predicate
 
 # %% tags=["ex:same_document", "ex-check"]
@@ -738,8 +784,9 @@ packed = same_document(document)
 assert bool(packed(0, 2)) and not bool(packed(2, 3))
 assert masks.to_array(packed, 8).sum() == 3 * 3 + 2 * 2 + 3 * 3
 both_ways = masks.to_array(masks.both(causal, packed), 8)
-assert both_ways.sum(axis=-1).tolist() == [1, 2, 3, 1, 2, 1, 2, 3]                # each document starts anew
-assert np.array_equal(masks.to_array(packed, 2, 8), masks.to_array(packed, 8)[-2:])   # with a cache
+assert both_ways.sum(axis=-1).tolist() == [1, 2, 3, 1, 2, 1, 2, 3]  # each starts anew
+newest = masks.to_array(packed, 2, 8)                               # with a cache
+assert np.array_equal(newest, masks.to_array(packed, 8)[-2:])
 
 # %% [markdown] tags=["ex:leaks_future", "ex-prompt"]
 # ```{exercise} The test that was missing
@@ -756,37 +803,41 @@ def leaks_future(layer, x):
 # %% tags=["ex:leaks_future", "ex-solution", "hide-cell"]
 def leaks_future(layer, x):
     before = layer(x)
-    for t in range(1, len(x)):                        # each token in turn: a leak may start anywhere
+    for t in range(1, len(x)):         # each in turn: a leak may start anywhere
         other = x.copy()
-        other[t] = -x[t]                              # any clear change will do
+        other[t] = -x[t]               # any clear change will do
         if not np.allclose(layer(other)[:t], before[:t], atol=1e-5):
-            return True                               # a position before t has noticed
+            return True                # a position before t has noticed
     return False
 
 # %% tags=["ex:leaks_future", "ex-check"]
-def masked_by(predicate):
+def masked_by(predicate, attend=attend):
     return lambda x: attend(x, masks.to_array(predicate, len(x)))
 
 
-def sum_of_past(x):                                   # in order, but the future leaves rounding noise
+def sum_of_past(x):                    # in order; the future leaves rounding noise
     return x.sum(axis=0) - x[::-1].cumsum(axis=0)[::-1] + x
 
 
-honest = [masked_by(causal), masked_by(window(3, 0)), lambda x: np.zeros((len(x), 4)), sum_of_past]
+def first_four(q_idx, k_idx):
+    return (q_idx < 4) & (k_idx < 4)
+
+
+honest = [masked_by(causal), masked_by(window(3, 0)), np.zeros_like, sum_of_past]
 leaky = {
     "no mask": masked_by(lambda q_idx, k_idx: k_idx == k_idx),
     "inverted": masked_by(masks.negate(causal)),
     "off by one": masked_by(lambda q_idx, k_idx: k_idx <= q_idx + 1),
-    "first four see each other": masked_by(masks.either(causal, lambda q_idx, k_idx: (q_idx < 4) & (k_idx < 4))),
-    "position 5 sees all": masked_by(masks.either(causal, lambda q_idx, k_idx: (q_idx == 5) & (k_idx == k_idx))),
-    "masked after softmax": lambda x: attend_then_mask(x, masks.to_array(causal, len(x))),
-    "mean over the sequence": lambda x: attend(x - x.mean(axis=0), masks.to_array(causal, len(x))),
+    "first four see each other": masked_by(masks.either(causal, first_four)),
+    "row 5 sees 6": masked_by(lambda q_idx, k_idx: k_idx <= q_idx + (q_idx == 5)),
+    "masked after softmax": masked_by(causal, attend_then_mask),
+    "mean of the sequence": lambda x: masked_by(causal)(x - x.mean(axis=0)),
 }
 original = x.copy()
 assert not any(leaks_future(layer, x) for layer in honest)
 for fault, layer in leaky.items():
     assert leaks_future(layer, x), f"missed: {fault}"
-assert np.array_equal(x, original)
+assert np.array_equal(x, original)     # x was left alone
 
 # %% [markdown] tags=["ex:explore_init", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: a head that has not been trained
