@@ -609,7 +609,7 @@ print("first rows:", through_the_row[:4])
 # %% [markdown]
 # ### What about tokens that may not be seen?
 #
-# They must not change anything, and nothing may flow back to them. And a query that may see nothing: zeros, and zero gradients. State it, and let the computer refuse if it is not so.
+# They must not change anything, and nothing may flow back to them through their key or value. (A hidden token may still ask: its own query is another matter.) And a query that may see nothing: zeros, and zero gradients. State it, and let the computer refuse if it is not so.
 
 # %%
 visible = hide_last.copy()
@@ -667,7 +667,7 @@ plt.show()
 # that of [CLS]; they have almost no weight, so their scores hardly move.
 # :::
 #
-# Does the score map keep its promise? Move the query of *it* against its gradient. To first order, a step $\eta$ should lower the loss by $\eta\,\lVert\partial\mathcal L/\partial q\rVert^2$.
+# Does the gradient keep its promise? Move the query of *it* against its gradient. To first order, a step $\eta$ should lower the loss by $\eta\,\lVert\partial\mathcal L/\partial q\rVert^2$.
 
 # %%
 d_q_it = attention_backward(d_miss, q64, k64, v64, weights_it)[0]  # zero but in one row
