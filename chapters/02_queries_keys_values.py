@@ -52,9 +52,9 @@ print("x", x.shape, "  w_q", w_q.shape, "  b_q", b_q.shape)
 # Each token vector is multiplied by three matrices. Papers call this a {term}`projection`: 384 numbers go in, 32 come out.
 
 # %%
-q = x @ w_q + b_q      # (seq, dim_head) queries: what each token looks for
-k = x @ w_k + b_k      # (seq, dim_head) keys: by what it can be found
-v = x @ w_v + b_v      # (seq, dim_head) values: what it hands over
+q = x @ w_q + b_q  # (seq, dim_head) queries: what each token looks for
+k = x @ w_k + b_k  # (seq, dim_head) keys: by what it can be found
+v = x @ w_v + b_v  # (seq, dim_head) values: what it hands over
 print(q.shape, k.shape, v.shape)
 
 # %% mystnb={"image": {"alt": "Four signed maps with one row per token. On top the token vectors, 15 rows, 96 of their 384 coordinates; the row of [CLS] is blank but for one dark square at coordinate 99. Below, side by side, queries, keys and values, 15 rows of 32 coordinates each; the three look nothing like one another. Among the queries and the keys [CLS] is as strong as any row, in the map of the values its row is blank."}, "figure": {"caption": "One vector per token goes in; three come out, for three roles. One row of the values is almost empty: [CLS] asks and offers like any other token, and hands over next to nothing.", "name": "fig-three-roles"}}
@@ -79,9 +79,9 @@ print(price["lemon"], price.get("mango", "KeyError"))
 # two numbers, sweet and sour. The fit is a dot product, and the fits of all keys, divided by their sum, are **shares**.
 
 # %%
-keys = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])    # banana, lemon, orange: (sweet, sour)
+keys = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])  # banana, lemon, orange: (sweet, sour)
 prices = np.array([20.0, 60.0, 30.0])
-mango = np.array([3.0, 1.0])                             # the query
+mango = np.array([3.0, 1.0])  # the query
 
 fits = keys @ mango
 print("fits", fits)
@@ -100,17 +100,17 @@ print("shares", shares, "  price", (shares @ prices).round(3))
 # :::
 #
 # Three things have changed from the dictionary. **Every** key answers, by degree. The result is a **mixture** of values and need not
-# be one of them. And there is no error: a soft lookup answers any question, also one that nothing fits.
+# be one of them. And a question needs no equal among the keys to get an answer. (If nothing fits at all, our shares divide 0 by 0; what replaces them below answers even then.)
 #
-# The dictionary is still in there. If the keys are different unit directions and the query is one of them, the shares become one 1 and otherwise 0:
+# The dictionary is still in there. If the keys are unit vectors at right angles and the query equals one of them, its share is 1 and the others are 0:
 
 # %%
-one_hot = np.eye(3)                       # banana, lemon, orange: nothing in common
+one_hot = np.eye(3)  # banana, lemon, orange: nothing in common
 fits_lemon = one_hot @ one_hot[1]
 print(fits_lemon / fits_lemon.sum() @ prices)
 
 # %% [markdown]
-# {cite:t}`vaswani2017` describe attention in these words: it maps a {term}`query` and a set of {term}`key`–{term}`value` pairs to an output, and the output is a weighted sum
+# {cite:t}`vaswani2017` describe attention so: it maps a {term}`query` and a set of {term}`key`–{term}`value` pairs to an output, and the output is a weighted sum
 # of the values. What a sentence adds to the fruit shop: the tokens themselves are the entries, every token also asks, and all three descriptions are learned.
 #
 # ## The same lookup in a real head
@@ -121,9 +121,9 @@ print(fits_lemon / fits_lemon.sum() @ prices)
 # turns each row of real numbers into positive shares that sum to 1, the larger the score the larger the share.
 
 # %%
-scores = q @ k.T / np.sqrt(32)            # (seq_q, seq_k)
-weights = softmax(scores)                 # (seq_q, seq_k), rows sum to 1
-out = weights @ v                         # (seq_q, dim_head)
+scores = q @ k.T / np.sqrt(32)  # (seq_q, seq_k)
+weights = softmax(scores)       # (seq_q, seq_k), rows sum to 1
+out = weights @ v               # (seq_q, dim_head)
 assert np.allclose(weights.sum(axis=-1), 1)
 print(scores.shape, weights.shape, out.shape)
 
@@ -133,7 +133,7 @@ print(scores.shape, weights.shape, out.shape)
 
 # %% tags=["nbval-ignore-output"]
 difference = np.abs(weights - head.weights).max()
-assert difference < 1e-6                  # the model computed in float32, about 7 digits
+assert difference < 1e-6  # the model computed in float32, about 7 digits
 print(f"largest difference to the model's own weights: {difference:.0e}")
 
 # %%
@@ -151,7 +151,7 @@ for j in np.argsort(-weights[it])[:4]:
 # Which token will *it* find most similar? Which next?
 
 # %%
-raw = x @ x.T / np.sqrt(384)              # (seq, seq): no projections
+raw = x @ x.T / np.sqrt(384)  # (seq, seq): no projections
 order = np.argsort(-raw[it])
 print([f"{tokens[j]} {raw[it, j]:.2f}" for j in order[:4]])
 print("animal comes in place", 1 + list(order).index(animal), "of", len(tokens))
@@ -162,14 +162,14 @@ print("animal comes in place", 1 + list(order).index(animal), "of", len(tokens))
 # A pronoun needs something unlike itself: a noun.
 # :::
 #
-# It is the same in every row. Turn these similarities into weights, and everyone looks mostly at themselves:
+# It is the same in every row. Turn these similarities into weights, and every token looks at itself first:
 
 # %%
 to_itself = np.diag(softmax(raw))
 assert (softmax(raw).argmax(axis=-1) == np.arange(15)).all()
 print(f"weight on itself: smallest {to_itself.min():.2f}, median {np.median(to_itself):.2f}, largest {to_itself.max():.2f}")
 
-# %% mystnb={"image": {"alt": "Two signed 15 by 15 maps. Left, raw similarity: a strong diagonal, everything else weak; the dot for “it” is at “was”. Right, projected scores: no diagonal, a strong [CLS] column, many negative entries; the dots of the first “the”, of “it” and of [SEP] are at “animal”, that of “cross” at “street”, most others at [CLS]."}, "figure": {"caption": "Raw similarity (left) is symmetric and finds the token itself. Projected scores (right) are neither. A dot marks each query's best key other than itself: for “it” that is “was” on the left and “animal” on the right.", "name": "fig-raw-and-projected"}}
+# %% mystnb={"image": {"alt": "Two signed 15 by 15 maps. Left, raw similarity: a strong diagonal, everything else weak; the dot for “it” is at “was”. Right, projected scores: no diagonal, a strong [CLS] column, many negative entries; the dots of the first “the”, of “it” and of [SEP] are at “animal”, that of “cross” at “street”, most others at [CLS]."}, "figure": {"caption": "Raw similarity (left) is symmetric, and finds the token itself. Projected scores (right) are not symmetric, and find other tokens. A dot marks each query's best key other than itself: for “it” that is “was” on the left and “animal” on the right.", "name": "fig-raw-and-projected"}}
 plots.score_maps({"token vectors: x · x / √384": raw, "projected: q · k / √32": scores}, tokens, best=True)
 plt.show()
 
@@ -185,7 +185,7 @@ plt.show()
 # %%
 for name, both in (("queries as keys", q), ("keys as queries", k)):
     shared = both @ both.T / np.sqrt(32)
-    assert np.allclose(shared, shared.T)                       # what i scores j, j scores i
+    assert np.allclose(shared, shared.T)  # what i scores j, j scores i
     best = shared.argmax(axis=-1)
     print(f"{name}: itself first in {(best == np.arange(15)).sum()} of 15 rows,",
           [f"{tokens[i]} -> {tokens[best[i]]}" for i in range(15) if best[i] != i],
@@ -197,7 +197,7 @@ for name, both in (("queries as keys", q), ("keys as queries", k)):
 # **longer**. With the keys as queries that happens twice. With the queries as keys it does not happen. Either way *it* has lost *animal*.
 # :::
 #
-# Two limits come with sharing, whatever is learned. Scores are symmetric. And no two tokens can both prefer the other to themselves: from
+# Two limits come with sharing, whatever is learned, if the vectors go into the dot product as they are. Scores are symmetric. And no two tokens can both prefer the other to themselves: from
 # $\lVert q_i - q_j \rVert^2 \ge 0$ follows $q_i \cdot q_j \le \tfrac12 (\lVert q_i \rVert^2 + \lVert q_j \rVert^2)$.
 #
 # Sharing is not absurd, if you then deal with the diagonal. Reformer {cite}`kitaev2020` shares the two projections because
@@ -211,15 +211,18 @@ for name, both in (("queries as keys", q), ("keys as queries", k)):
 symmetric = (scores + scores.T) / 2
 antisymmetric = (scores - scores.T) / 2
 assert np.allclose(symmetric + antisymmetric, scores)
-share = (antisymmetric**2).sum() / (scores**2).sum()       # the two parts are orthogonal: squares add up
-print(f"antisymmetric share of the squared scores: {share:.2f}")
+squared = (antisymmetric**2).sum()  # the two parts are orthogonal: squares add up
+print(f"antisymmetric share of the squared scores: {squared / (scores**2).sum():.2f}")
+of_cls = (antisymmetric[cls]**2).sum() + (antisymmetric[:, cls]**2).sum()
+print(f"of this, in the row and the column of [CLS]: {of_cls / squared:.2f}")
+assert (scores[:, cls] > 0).all() and (scores[cls, 1:] < 0).all()  # [CLS] is token 0
 
-# %% mystnb={"image": {"alt": "Two signed 15 by 15 maps. Left, the symmetric part: strongest at [CLS] with itself, then between “animal” and “it”, “animal” and the first “the”, “cross” and “street”. Right, the antisymmetric part: the [CLS] column is strongly positive and the [CLS] row equally negative; elsewhere weaker entries of both signs."}, "figure": {"caption": "The scores, taken apart. Most of what differs by direction concerns one token: nearly everyone scores [CLS] high, and [CLS] scores everyone but itself low.", "name": "fig-asymmetry"}}
+# %% mystnb={"image": {"alt": "Two signed 15 by 15 maps. Left, the symmetric part: strongest at [CLS] with itself, then between “animal” and “it”, “animal” and the first “the”, “cross” and “street”. Right, the antisymmetric part: the [CLS] column is strongly positive and the [CLS] row equally negative; elsewhere weaker entries of both signs."}, "figure": {"caption": "The scores, taken apart. Nearly half of what differs by direction concerns one token: everyone scores [CLS] above zero, and [CLS] scores everyone but itself below.", "name": "fig-asymmetry"}}
 plots.score_maps({"same both ways": symmetric, "changes sign": antisymmetric}, tokens)
 plt.show()
 
 # %%
-the = 1                                                    # the first "the", the one before "animal"
+the = 1  # the first "the", the one before "animal"
 for i, j in ((animal, cls), (the, animal), (it, animal)):
     print(f"{tokens[i]:>6} -> {tokens[j]:6}  score {scores[i, j]:5.2f}, weight {weights[i, j]:.3f};"
           f"   back: score {scores[j, i]:5.2f}, weight {weights[j, i]:.3f}")
@@ -227,7 +230,7 @@ for i, j in ((animal, cls), (the, animal), (it, animal)):
 # %% [markdown]
 # *Animal* scores [CLS] at 5.33; [CLS] scores *animal* at −1.28. No symmetric head can do that.
 #
-# Look at the second line, though. The scores between *the* and *animal* differ by 0.6 only, and the weights by a factor of nearly nine. That is not the projections' doing. Each row is
+# Look at the second line, though. The scores between *the* and *animal* differ by 0.6 only, and the weights by a factor of nearly nine. Most of that is not the scores' doing. Each row is
 # divided up for itself, and in the row of *animal* stands [CLS] with its 5.33. Weights would be asymmetric **even if** scores were not.
 #
 # ## One matrix decides
@@ -240,8 +243,8 @@ for i, j in ((animal, cls), (the, animal), (it, animal)):
 # sentences are in this one matrix, and the asymmetry too: scores are symmetric for every possible $x$ exactly if $W_Q W_K^\top$ is. What is its rank?
 
 # %%
-bilinear = w_q @ w_k.T                                     # (dim, dim)
-content = x @ bilinear @ x.T / np.sqrt(32)                 # (seq_q, seq_k): scores without biases
+bilinear = w_q @ w_k.T                      # (dim, dim)
+content = x @ bilinear @ x.T / np.sqrt(32)  # (seq_q, seq_k): scores without biases
 assert np.allclose(content, (x @ w_q) @ (x @ w_k).T / np.sqrt(32))
 print("shape", bilinear.shape, "  rank", np.linalg.matrix_rank(bilinear))
 print("numbers: as one matrix", bilinear.size, "  as two factors", w_q.size + w_k.size)
@@ -256,7 +259,7 @@ print("numbers: as one matrix", bilinear.size, "  as two factors", w_q.size + w_
 # *direction among token vectors*, and a score says how far a token vector goes in this direction. This is the query in a language we can compare with tokens:
 
 # %%
-wanted = q @ w_k.T                                         # (seq_q, dim): what each query looks for, as a token vector
+wanted = q @ w_k.T  # (seq_q, dim): what each query looks for, as a token vector
 cosine = x @ wanted[it] / np.linalg.norm(x, axis=-1) / np.linalg.norm(wanted[it])
 for j in (animal, it, street):
     print(f"what “it” looks for, and the token vector of {tokens[j]:7} cosine {cosine[j]:.2f}")
@@ -270,17 +273,17 @@ assert cosine.argmax() == animal
 # How much of a token vector could you delete before any key changes? Take the 32-dimensional subspace that $W_K$ reads, keep that part of $x$, and compare.
 
 # %%
-basis, _ = np.linalg.qr(w_k)                               # (dim, 32), orthonormal: the directions W_K reads
-seen = x @ basis @ basis.T                                 # (seq, dim): the part inside
+basis, _ = np.linalg.qr(w_k)  # (dim, 32), orthonormal: the directions W_K reads
+seen = x @ basis @ basis.T    # (seq, dim): the part inside
 hidden = x - seen
-assert np.allclose(seen @ w_k, x @ w_k)                    # the keys do not notice
-assert np.allclose((x + 100 * hidden) @ w_k, x @ w_k)      # nor this
+assert np.allclose(seen @ w_k, x @ w_k)                # the keys do not notice
+assert np.allclose((x + 100 * hidden) @ w_k, x @ w_k)  # nor this
 print(f"share of the squared length that the keys see: {(seen**2).sum() / (x**2).sum():.3f}, by chance {32 / 384:.3f}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# 89% of the squared length can go. The other 352 directions are invisible to this head's keys, whatever stands in them. Queries and values each read another 32-dimensional
-# subspace of their own. That is not waste. It is how 12 heads can read 12 different things from the same vector.
+# 89% of the squared length can go. The other 352 directions are invisible to this head's keys, whatever stands in them. Queries and values read 32-dimensional
+# subspaces of their own. That is not waste. It is how 12 heads can read 12 different things from the same vector.
 # :::
 #
 # ### What do the biases do?
@@ -292,11 +295,12 @@ print(f"share of the squared length that the keys see: {(seen**2).sum() / (x**2)
 # One of the two biases can be deleted without changing a single weight. Which? (Softmax, you will see in chapter 4, forgets what is common to a whole row.)
 
 # %%
-per_key = b_q @ (x @ w_k).T / np.sqrt(32)                  # (seq_k,): added to every row alike
+per_key = b_q @ (x @ w_k).T / np.sqrt(32)  # (seq_k,): added to every row alike
 without_b_k = content + per_key
 without_b_q = content + (x @ w_q @ b_k)[:, None] / np.sqrt(32)
 
 assert np.allclose(softmax(without_b_k), weights)
+assert per_key[cls] > 0 and (per_key[1:] < 0).all()
 print(f"without b_k: [CLS] gets {softmax(without_b_k)[:, cls].mean():.2f} of an average row, with it {weights[:, cls].mean():.2f}")
 print(f"without b_q: [CLS] gets {softmax(without_b_q)[:, cls].mean():.2f}")
 print("what b_q adds:", {tokens[j]: float(per_key[j].round(2)) for j in np.argsort(-per_key)[[0, 1, 2, -1]]})
@@ -312,7 +316,6 @@ print("what b_q adds:", {tokens[j]: float(per_key[j].round(2)) for j in np.argso
 # %%
 layer = real_layer()
 lengths_q, lengths_k = (np.linalg.norm(b.reshape(12, 32), axis=-1) for b in (layer.b_q, layer.b_k))
-assert per_key[cls] > 0 and (per_key[1:] < 0).all()
 print(f"length of b_q: {lengths_q.min():.2f} to {lengths_q.max():.2f}")
 print(f"length of b_k: {lengths_k.min():.4f} to {lengths_k.max():.4f}")
 assert lengths_k.max() < lengths_q.min() / 100
@@ -330,13 +333,13 @@ assert lengths_k.max() < lengths_q.min() / 100
 
 # %%
 rng = np.random.default_rng(0)
-R = rng.normal(size=(32, 32))                              # any invertible matrix will do
+R = rng.normal(size=(32, 32))  # any invertible matrix will do
 inverse_t = np.linalg.inv(R).T
 
 q_new = x @ (w_q @ R) + b_q @ R
 k_new = x @ (w_k @ inverse_t) + b_k @ inverse_t
 scores_new = q_new @ k_new.T / np.sqrt(32)
-assert np.allclose(scores_new, scores)                     # not one score has moved
+assert np.allclose(scores_new, scores)  # not one score has moved
 
 # %% mystnb={"image": {"alt": "Three panels. Top: 32 bars, the coordinates of the query “it” as trained, between about minus 3 and 4. Middle: 32 bars of another size and pattern, between about minus 14 and 12, the same query in another basis. Bottom: the scores over the 15 keys, circles for the one basis and crosses for the other, each cross inside its circle."}, "figure": {"caption": "Two heads with different queries and different keys, and the same scores. Nothing in the head's behaviour can tell you which one you have.", "name": "fig-same-scores"}}
 plots.same_scores({"as trained": q[it], "in another basis": q_new[it]},
@@ -371,8 +374,8 @@ for name, one, other in (("as trained", q, k), ("other basis", q_new, k_new)):
 # attention for neural translation {cite}`bahdanau2014` the vectors that were found were themselves handed over, unprojected. Let us hand over the token vectors, and compare with the values:
 
 # %%
-mixed = weights @ x                                        # (seq_q, dim): no W_V at all
-assert np.allclose(mixed @ w_v + b_v, out)                 # projecting afterwards is the same
+mixed = weights @ x                         # (seq_q, dim): no W_V at all
+assert np.allclose(mixed @ w_v + b_v, out)  # projecting afterwards is the same
 
 # %% [markdown]
 # Mixing and projecting commute: both are linear, and because the weights of a row **sum to 1** the bias comes through whole. So $W_V$ may as well
@@ -385,9 +388,9 @@ assert np.allclose(mixed @ w_v + b_v, out)                 # projecting afterwar
 # contribution?
 
 # %%
-parts = weights[..., None] * v                             # (seq_q, seq_k, dim_head)
+parts = weights[..., None] * v  # (seq_q, seq_k, dim_head)
 assert np.allclose(parts.sum(axis=1), out)
-sizes = np.linalg.norm(parts[it], axis=-1)                 # (seq_k,)
+sizes = np.linalg.norm(parts[it], axis=-1)  # (seq_k,)
 for j in np.argsort(-weights[it])[:4]:
     print(f"{tokens[j]:7} weight {weights[it, j]:.3f}   length of its value {np.linalg.norm(v[j]):.2f}   contribution {sizes[j]:.3f}")
 print("[CLS] is contribution number", 1 + (sizes > sizes[cls]).sum(),
@@ -404,10 +407,10 @@ print("[CLS] is contribution number", 1 + (sizes > sizes[cls]).sum(),
 # %%
 sink = real_head("sink")
 v_sink = sink.x @ sink.w_v + sink.b_v
-sizes_sink = np.linalg.norm(sink.weights[..., None] * v_sink, axis=-1)      # (seq_q, seq_k)
-for name, A, lengths in (("pronoun", weights, np.linalg.norm(parts, axis=-1)), ("sink", sink.weights, sizes_sink)):
+sizes_sink = np.linalg.norm(sink.weights[..., None] * v_sink, axis=-1)  # (seq_q, seq_k)
+for name, shown, lengths in (("pronoun", weights, np.linalg.norm(parts, axis=-1)), ("sink", sink.weights, sizes_sink)):
     by_length = lengths / lengths.sum(axis=-1, keepdims=True)
-    print(f"{name:8} [CLS] gets {A[:, cls].mean():.2f} of the weight and {by_length[:, cls].mean():.2f} of the lengths")
+    print(f"{name:8} [CLS] gets {shown[:, cls].mean():.2f} of the weight and {by_length[:, cls].mean():.2f} of the lengths")
 print(f"length of the result of it: {np.linalg.norm(out[it]):.2f} and {np.linalg.norm(sink.weights[it] @ v_sink):.2f}")
 
 # %% mystnb={"image": {"alt": "Bar charts for the query “it” in two heads. Weights, top: in the pronoun head “animal” has 0.64 and [CLS] 0.12; in the sink head [CLS] has 0.81 and every other token under 0.03. Lengths of weight times value, below on one scale: in the pronoun head “animal” reaches 2.7 and [CLS] is invisible; in the sink head every bar is below 0.11, [CLS] included."}, "figure": {"caption": "What gets weight, and what is handed over. In the sink head [CLS] takes four fifths of the weight of “it”, and the whole head then says next to nothing.", "name": "fig-contributions"}}
@@ -426,23 +429,23 @@ squares = x[cls]**2 / (x[cls]**2).sum()
 spot = squares.argmax()
 print(f"coordinate {spot} holds {squares[spot]:.1%} of the squared length of x[CLS]")
 for name, w in (("W_Q", w_q), ("W_K", w_k), ("W_V", w_v)):
-    directions, _ = np.linalg.qr(w)                        # (dim, 32): the subspace that w reads, as above
-    visible = (directions**2).sum(axis=-1)                 # (dim,): share of each coordinate that lies in it
+    directions, _ = np.linalg.qr(w)         # (dim, 32): the subspace that w reads, as above
+    visible = (directions**2).sum(axis=-1)  # (dim,): share of each coordinate that lies in it
     print(f"{name} sees {visible[spot]:.2%} of it, of a coordinate on average {visible.mean():.2%}")
-assert visible.argmin() == spot                            # of all 384, the one that W_V sees least
+assert visible.argmin() == spot  # of all 384, the one that W_V sees least
 
 # %% [markdown]
-# [CLS] lives in one coordinate. $W_Q$ and $W_K$ see it better than the average one, and of all 384 coordinates it is the one that $W_V$ sees least. A token that is easy to find and has nothing to say:
-# one matrix could not serve both ends, and that is the best answer we know to the question of this section. (Coordinates of *token vectors* are not free, as those of queries are: all heads and the norm before them share
+# [CLS] lives in one coordinate. $W_Q$ and $W_K$ see it better than the average one, and of all 384 coordinates it is the one that $W_V$ sees least. So this token is easy to find and has
+# nothing to say. With one matrix for keys and values, what makes a token easy to find would be handed over too, and $W_O$ would have to get rid of it again. (Coordinates of *token vectors* are not free, as those of queries are: all heads and the norm before them share
 # one basis.)
 #
 # One caution, in the spirit of the last section. Values have a gauge of their own, $W_V \to W_V R$ and $W_O \to R^{-1} W_O$, so the length of a value is not strictly a property of the head either. What is:
 # the length after $W_O$, which is what the paper measures. Our file has $W_O$ for the first layer only. There the head *same word* also has a small [CLS] value; does it survive?
 
 # %%
-columns = slice(8 * 32, 9 * 32)                                             # head 8 of the first layer
+columns = slice(8 * 32, 9 * 32)  # head 8 of the first layer
 v_same = layer.x @ layer.w_v[:, columns] + layer.b_v[columns]
-carried = v_same @ layer.w_o[columns]                                       # (seq, dim): what each token would add
+carried = v_same @ layer.w_o[columns]  # (seq, dim): what each token would add
 for name, rows in (("before W_O", v_same), ("after W_O", carried)):
     sizes_same = np.linalg.norm(rows, axis=-1)
     print(f"{name:11} [CLS] {sizes_same[cls]:.2f}, median {np.median(sizes_same):.2f}")
@@ -454,8 +457,8 @@ for name, rows in (("before W_O", v_same), ("after W_O", carried)):
 # of shapes or of row sums catch?
 
 # %%
-swapped = softmax(k @ q.T / np.sqrt(32))                   # roles exchanged
-for_keys = weights @ k                                     # handed over: the keys
+swapped = softmax(k @ q.T / np.sqrt(32))  # roles exchanged
+for_keys = weights @ k                    # handed over: the keys
 assert swapped.shape == weights.shape and np.allclose(swapped.sum(axis=-1), 1)
 assert for_keys.shape == out.shape
 print(f"swapped roles: largest error in a weight {np.abs(swapped - weights).max():.2f};",
@@ -472,7 +475,7 @@ print(f"keys handed over: cosine with the right result {cosine_of(for_keys[it], 
 # %%
 right = layer.x @ layer.w_q
 wrong = layer.x @ layer.w_q.T
-assert right.shape == wrong.shape                          # 384 x 384 either way
+assert right.shape == wrong.shape  # 384 x 384 either way
 print(f"relative error {np.linalg.norm(wrong - right) / np.linalg.norm(right):.2f}")
 
 try:
@@ -487,9 +490,9 @@ except ValueError as error:
 
 # %%
 def look(source, context):
-    queries = source @ w_q + b_q                           # (seq_q, dim_head)
-    found, handed = context @ w_k + b_k, context @ w_v + b_v   # (seq_k, dim_head): always the same tokens
-    shares = softmax(queries @ found.T / np.sqrt(32))      # (seq_q, seq_k)
+    queries = source @ w_q + b_q                              # (seq_q, dim_head)
+    found, handed = context @ w_k + b_k, context @ w_v + b_v  # (seq_k, dim_head): always the same tokens
+    shares = softmax(queries @ found.T / np.sqrt(32))         # (seq_q, seq_k)
     return shares @ handed, shares
 
 
@@ -550,11 +553,11 @@ plt.show()
 # | weight | a share of the row | times the value, for what it contributes |
 # | source of $K$ and $V$ | self- or cross-attention | nothing else differs |
 #
-# **In practice.** All heads' projections are one matrix product, often one for $Q$, $K$ and $V$ together. The formulas of {cite:t}`vaswani2017` have no biases; BERT, and with it MiniLM, has all three. That only products count can be used for speed: DeepSeek-V2 {cite}`deepseek2024` keeps one short vector per token in
+# **In practice.** All heads' projections are one matrix product, often one for $Q$, $K$ and $V$ together. The formulas of {cite:t}`vaswani2017` have no biases; BERT, and with it MiniLM, has all three. That only products count can be used for speed: DeepSeek-V2 {cite}`deepseek2024` keeps little more than one short vector per token in
 # its {term}`KV cache` and multiplies the matrix that would make keys of it into the query's projection, so that at inference the keys are never written down.
 #
 # **Shortcuts taken here.** One head, one sentence, no batch. The contributions in {numref}`fig-contributions` are lengths before $W_O$. And the freedom of $R$ is that of plain dot products. Rotary positions (chapter 7) and norms on queries and keys {cite}`henry2020`
-# come between projection and dot product, and leave only those $R$ that commute with them. Training is not blind to the basis either: weight decay and Adam act on single entries. The function that the head computes is.
+# come between projection and dot product, and leave only those $R$ that commute with them. Training does notice the basis: Adam treats every entry by itself, and weight decay penalises lengths that $R$ changes. What the head computes does not.
 
 # %% [markdown]
 # ## Exercises
@@ -573,17 +576,17 @@ def soft_dict(query, keys, values, temperature):
 
 # %% tags=["ex:soft_dict", "ex-solution", "hide-cell"]
 def soft_dict(query, keys, values, temperature):
-    fits = query @ keys.T - (keys**2).sum(axis=-1) / 2    # -|q - k|²/2, but for |q|²/2, the same for all keys
+    fits = query @ keys.T - (keys**2).sum(axis=-1) / 2  # -|q - k|²/2, but for |q|²/2, the same for all keys
     return softmax(fits / temperature) @ values
 
 # %% tags=["ex:soft_dict", "ex-check"]
-shelf = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0], [2.0, 2.0]])      # two of them parallel
+shelf = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0], [2.0, 2.0]])  # two of them parallel
 stock = np.array([10.0, 20.0, 30.0, 40.0])
 for key, value in zip(shelf, stock, strict=True):
-    assert np.isclose(soft_dict(key, shelf, stock, 0.01), value)         # cold: a dictionary
-assert np.allclose(soft_dict(shelf, shelf, stock, 0.01), stock)          # all at once
-assert np.isclose(soft_dict(np.array([1.5, 0.0]), shelf, stock, 0.01), 15)   # half-way between two keys
-assert np.isclose(soft_dict(shelf[2], shelf, stock, 1e6), 25, atol=0.01)     # hot: the mean
+    assert np.isclose(soft_dict(key, shelf, stock, 0.01), value)            # cold: a dictionary
+assert np.allclose(soft_dict(shelf, shelf, stock, 0.01), stock)             # all at once
+assert np.isclose(soft_dict(np.array([1.5, 0.0]), shelf, stock, 0.01), 15)  # half-way between two keys
+assert np.isclose(soft_dict(shelf[2], shelf, stock, 1e6), 25, atol=0.01)    # hot: the mean
 
 # %% [markdown] tags=["ex:next_token", "ex-prompt"]
 # ```{exercise} Two matrices for “look at the next token”
@@ -599,8 +602,8 @@ def next_in_ring(n):
 
 # %% tags=["ex:next_token", "ex-solution", "hide-cell"]
 def next_in_ring(n):
-    ask = np.roll(np.eye(n), 1, axis=1)           # row i asks for position i + 1
-    return 10 * np.sqrt(n) * ask, np.eye(n)       # a score of 10 against 0, whatever n: e^10 is over 22,000
+    ask = np.roll(np.eye(n), 1, axis=1)      # row i asks for position i + 1
+    return 10 * np.sqrt(n) * ask, np.eye(n)  # a score of 10 against 0, whatever n: e^10 is over 22,000
 
 
 # With w_q = w_k scores are symmetric. Token i scores i + 1 above i - 1, and that score is the one i - 1 gives to i. So
@@ -611,8 +614,8 @@ def next_in_ring(n):
 for n in (2, 5, 100):
     ring_q, ring_k = next_in_ring(n)
     assert ring_q.shape == ring_k.shape and ring_q.shape[0] == n
-    ring = softmax(ring_q @ ring_k.T / np.sqrt(ring_q.shape[1]))    # x is the identity
-    assert all(ring[i, (i + 1) % n] > 0.99 for i in range(n))       # everyone looks at the next
+    ring = softmax(ring_q @ ring_k.T / np.sqrt(ring_q.shape[1]))  # x is the identity
+    assert all(ring[i, (i + 1) % n] > 0.99 for i in range(n))     # everyone looks at the next
 
 # %% [markdown] tags=["ex:sorted_basis", "ex-prompt"]
 # ```{exercise} A basis in which coordinates do have an order
@@ -628,14 +631,14 @@ def sorted_basis(w_q, w_k):
 # %% tags=["ex:sorted_basis", "ex-solution", "hide-cell"]
 def sorted_basis(w_q, w_k):
     d = w_q.shape[1]
-    left, strengths, right = np.linalg.svd(w_q @ w_k.T)    # strengths fall; all but d of them are zero
+    left, strengths, right = np.linalg.svd(w_q @ w_k.T)  # strengths fall; all but d of them are zero
     root = np.sqrt(strengths[:d])
     return left[:, :d] * root, right[:d].T * root
 
 # %% tags=["ex:sorted_basis", "ex-check"]
 a, b = sorted_basis(w_q, w_k)
 assert a.shape == w_q.shape and b.shape == w_k.shape
-assert np.allclose(a @ b.T, w_q @ w_k.T)                   # the same head
+assert np.allclose(a @ b.T, w_q @ w_k.T)  # the same head
 strengths = np.diag(a.T @ a)
 assert np.allclose(a.T @ a, np.diag(strengths)) and np.allclose(b.T @ b, np.diag(strengths))
 assert (np.diff(strengths) <= 0).all()
@@ -654,8 +657,8 @@ def shares_of_out(weights, v):
 
 # %% tags=["ex:shares_of_out", "ex-solution", "hide-cell"]
 def shares_of_out(weights, v):
-    result = weights @ v                                   # (seq_q, dim_v)
-    along = weights * (result @ v.T)                       # (seq_q, seq_k): contribution j · result i
+    result = weights @ v              # (seq_q, dim_v)
+    along = weights * (result @ v.T)  # (seq_q, seq_k): contribution j · result i
     return along / (result**2).sum(axis=-1, keepdims=True)
 
 # %% tags=["ex:shares_of_out", "ex-check"]
