@@ -10,7 +10,7 @@
 # ---
 
 # %% [markdown]
-# # 4 · Turn scores into weights: softmax
+# # Turn scores into weights: softmax
 #
 # A row of {term}`scores <score>` says which keys suit a query. It does not yet say how much of each value
 # to take. In this chapter you build the function that decides that, {term}`softmax`, and find out where it

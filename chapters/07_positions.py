@@ -10,7 +10,7 @@
 # ---
 
 # %% [markdown]
-# # 7 · Tell tokens apart by where they stand: positions
+# # Tell tokens apart by where they stand: positions
 #
 # Attention reads a set. Nothing you have built so far knows that *animal* comes before *street*. In this chapter you first
 # see what that costs a real model, then build the three ways in which today's models put order back, sinusoids, rotations and
