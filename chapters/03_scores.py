@@ -196,7 +196,8 @@ def mean_entropy(score_maps):
 
 entropies = {"unscaled": mean_entropy(unscaled), "scaled": mean_entropy(scaled)}
 for label, values in entropies.items():
-    print(f"{label:8} {values}  keys looked at, d = 1024: {np.exp(values[-1]):.1f}")
+    print(f"{label:8} {values}")
+    print(f"{'':8} keys looked at when d = 1024: {np.exp(values[-1]):.1f}")
 
 # %% mystnb={"image": {"alt": "Two panels over the width d from 16 to 1024. Top: the standard deviation of unscaled scores follows the dashed line of the square root of d from 4 to 32; the scaled one stays at 1. Bottom: the mean entropy of unscaled rows falls from about 1.4 to 0.1 nats, the scaled one stays flat near 3.7, close to the dashed line of ln 64, about 4.16, where all keys share equally."}, "figure": {"caption": "Random queries and keys, 64 keys. Without the division the rows of a wide head collapse onto one key before anything has been learned; with it, the width no longer matters.", "name": "fig-scores-width"}}
 spreads = {
