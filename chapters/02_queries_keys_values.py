@@ -549,7 +549,8 @@ plt.show()
 # | value $v_j = x_j W_V + b_V$ | what it hands over | what $W_O$ makes of it |
 # | $W_Q W_K^\top$ | where to look | all of it: rank at most $d$, in general not symmetric |
 # | $b_Q$ | a question that every token asks | its effect on each key |
-# | $b_K$, $b_V$ | nothing; a constant | $b_K$ never, $b_V$ only in the sum |
+# | $b_K$ | nothing | no weight depends on it |
+# | $b_V$ | the same in every result | could be moved behind $W_O$ |
 # | weight | a share of the row | times the value, for what it contributes |
 # | source of $K$ and $V$ | self- or cross-attention | nothing else differs |
 #
