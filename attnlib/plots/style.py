@@ -7,7 +7,7 @@ dark mode, inverts them with hues kept, so no meaning rests on black against whi
 
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
+from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,7 +15,7 @@ __all__ = ["BLUE", "CYCLE", "GREY", "ORANGE", "SIGNED", "WEIGHTS", "WIDTH", "mat
 
 WIDTH = 6.0  # inches: readable at phone width, crisp at column width
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#6b6b6b"
-CYCLE = cycler(color=[BLUE, ORANGE, GREEN, PURPLE, SKY]) + cycler(marker=["o", "s", "^", "D", "v"])
+CYCLE = cycler(color=[BLUE, ORANGE, GREEN, PURPLE, SKY], marker=["o", "s", "^", "D", "v"])
 WEIGHTS, SIGNED = "Blues", "RdBu_r"
 
 _RC = {

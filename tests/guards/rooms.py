@@ -29,7 +29,7 @@ ROOMS = {
     "masks": NUMPY,
     "costs": NUMPY,
     "data": Room(frozenset({"numpy", "torch", "safetensors"}), frozenset()),
-    "plots": Room(frozenset({"numpy", "matplotlib", "cycler"}), frozenset()),
+    "plots": Room(frozenset({"numpy", "matplotlib"}), frozenset()),
     "widgets": Room(frozenset({"numpy", "anywidget", "ipywidgets", "traitlets"}), frozenset()),
     "kernels": Room(frozenset({"numpy", "torch", "triton"}), frozenset({"*"}),
                     frozenset({"reference", "positions", "plots", "widgets"})),
