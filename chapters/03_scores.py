@@ -824,7 +824,8 @@ def first_four(q_idx, k_idx):
     return (q_idx < 4) & (k_idx < 4)
 
 
-honest = [masked_by(causal), masked_by(window(3, 0)), np.zeros_like, sum_of_past]
+near = masks.sliding_window(left=3)
+honest = [masked_by(causal), masked_by(near), np.zeros_like, sum_of_past]
 leaky = {
     "no mask": masked_by(lambda q_idx, k_idx: k_idx == k_idx),
     "inverted": masked_by(masks.negate(causal)),
