@@ -10,7 +10,7 @@ from tests.pages.browser import NEEDS, WIDTHS, accessibility, gzipped_kb, opened
 from tests.pages.browser import chromium as chromium  # a fixture
 
 PAGES = [*pages_in_toc(), *GENERATED]
-MOST_KB = 1500  # a page's weight, gzipped, figures included
+MOST_KB = 1000  # a page's weight, gzipped, figures included
 
 
 @pytest.fixture(scope="session")
