@@ -1,0 +1,783 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Why look twelve times at once?
+#
+# One {term}`head` gives each token one weighted mean. In this chapter you run several heads side by side, which is
+# {term}`multi-head attention`: cut the projections into heads, attend in each, merge. You reproduce a complete attention layer of a
+# real model, look at what its twelve heads do, take them away one at a time, and find out what heads cost and which
+# part of them can be shared.
+#
+# :::{admonition} Before you start
+# :class: note
+# **You need** chapter 5 (`attention`) and the shapes of arrays with leading axes. **You will build** `split_heads`, `merge_heads` and
+# `multi_head_attention`, with {term}`grouped keys and values <grouped-query attention>` and {term}`cross-attention`. **Time** about 60 minutes.
+# The picture of all twelve heads, {numref}`fig-twelve-heads`, shows where we are going.
+# :::
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+from attnlib import costs
+from attnlib.data import real_head, real_layer
+from attnlib.masks import causal, to_array
+from attnlib.plots import multi_head as plots
+from attnlib.reference import attention, entropy, softmax
+
+np.set_printoptions(precision=3, suppress=True)
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## What can one head not deliver?
+#
+# A token asks two others how much water they carry: Anna and Ben. *Who* they are decides the {term}`weights <weight>`; *how much* they carry is in the
+# {term}`values <value>`. One head with equal weights reports the mean. Try it in three worlds, one per row.
+
+# %%
+worlds = np.array([[2.0, 6.0], [3.0, 5.0], [4.0, 4.0]])  # (worlds, keys): litres of Anna, of Ben
+equal = np.array([0.5, 0.5])                             # (seq_k,) one head's weights
+print(worlds @ equal)
+
+# %% [markdown]
+# Four litres each time: what arrives cannot tell the worlds apart. Would unequal weights help? Choose any $p$ between 0 and 1 for Anna, $1 - p$ for Ben. Can you always find two
+# different worlds that look the same?
+
+# %%
+for p in (0.75, 0.9, 1.0):
+    one_head = np.array([p, 1 - p])
+    other_world = worlds[0] + 2 * np.array([1 - p, -p])  # a step that this head cannot see
+    print(f"p = {p}: {worlds[0]} gives {worlds[0] @ one_head:.2f}, {other_world} gives {other_world @ one_head:.2f}")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Always. The step $(1-p,\; -p)$ changes both amounts and leaves $p\,a + (1-p)\,b$ as it was. With $p = 1$ the head reads Anna exactly, and knows nothing of Ben.
+# :::
+#
+# A second head with other weights brings a second blend, and two different blends of two numbers can be taken apart again. The weights need not even be sharp:
+
+# %%
+two_heads = np.array([[0.75, 0.25], [0.25, 0.75]])  # (heads, seq_k), both blurred
+blends = worlds @ two_heads.T                       # (worlds, heads): one result per head
+apart = blends @ np.linalg.inv(two_heads.T)         # (worlds, 2): a linear map of the results
+assert np.allclose(apart, worlds)
+print("blends of world 0:", blends[0], "  taken apart:", apart[0])
+
+# %% [markdown]
+# That last product is a linear map of all the heads' results together. You will meet it below as $W_O$.
+#
+# One may hope that *wider* values save the single head. They do not: all tokens share one $W_V$, so projecting the blend and blending the
+# projections are the same thing.
+
+# %%
+carriers = rng.normal(size=(2, 8))  # (seq_k, dim): two token vectors
+wide_v = rng.normal(size=(8, 100))  # (dim, dim_v): far wider than the vectors
+assert np.allclose(equal @ (carriers @ wide_v), (equal @ carriers) @ wide_v)
+
+# %% [markdown]
+# Be exact about the claim. If the two amounts stood in *different coordinates* of the token vectors, one blend would hold both, each at half its size. And a
+# second layer could ask for the second amount. What one head in one layer cannot do is tell *whose* content it is when both write it in the same place. The inventors say it in one sentence: with a single head,
+# averaging inhibits attending to different things at different positions {cite}`vaswani2017`.
+#
+# ## How do you cut a layer into heads?
+#
+# Our layer is the first of MiniLM {cite}`wang2020b`, whole: *The animal didn't cross the street because it was too tired*, 15 tokens of 384 numbers, 12 heads of
+# $d = 32$. All heads' queries come from **one** product. Head $h$ owns columns $32h$ to $32h + 31$.
+
+# %%
+layer = real_layer()
+q_all = layer.x @ layer.w_q + layer.b_q  # (seq, heads·dim_head)
+k_all = layer.x @ layer.w_k + layer.b_k
+v_all = layer.x @ layer.w_v + layer.b_v
+print(layer.x.shape, "@", layer.w_q.shape, "->", q_all.shape)
+
+# %% [markdown]
+# `attention` works on the last two axes and takes any axes in front. So the heads must become an axis of their own, **in front of** the sequence. Two steps: cut the
+# last axis in two, then move the new one forward.
+
+# %%
+def split_heads(x, heads):
+    *lead, seq, width = x.shape
+    x = x.reshape(*lead, seq, heads, width // heads)  # (..., seq, heads, dim_head)
+    return x.swapaxes(-2, -3)                         # (..., heads, seq, dim_head)
+
+
+q, k, v = (split_heads(each, 12) for each in (q_all, k_all, v_all))
+assert np.array_equal(q[2], q_all[:, 64:96])  # head 2: columns 64 to 95, all tokens
+print(q_all.shape, "->", q.shape)
+
+# %% [markdown]
+# Afterwards the heads go back side by side, by the same two steps in reverse.
+
+# %%
+def merge_heads(x):
+    *lead, heads, seq, dim_head = x.shape
+    x = x.swapaxes(-2, -3)                            # (..., seq, heads, dim_head)
+    return x.reshape(*lead, seq, heads * dim_head)
+
+
+assert np.array_equal(merge_heads(q), q_all)
+
+# %% [markdown]
+# From here on these two are `attnlib.reference.split_heads` and `attnlib.reference.merge_heads`.
+#
+# ## What if you reshape straight?
+#
+# The shape you want is (12, 15, 32), and NumPy will give it to you in one step: `q_all.reshape(12, 15, 32)`. It is the mistake that nearly everybody makes once, in PyTorch with `view`. Look
+# at it small first: 4 tokens, 3 heads of 2 columns. Each number names its origin: 31 is token 3, column 1.
+
+# %%
+toy = 10 * np.arange(4)[:, None] + np.arange(6)  # (seq, heads·dim_head)
+cut = split_heads(toy, 3)                        # (heads, seq, dim_head)
+straight = toy.reshape(3, 4, 2)                  # the same shape
+print("head 0, cut:", cut[0].tolist())
+print("head 0, straight:", straight[0].tolist())
+
+# %% mystnb={"image": {"alt": "Top: 4 rows of 6 numbers; columns 0 and 1 are blue, 2 and 3 orange, 4 and 5 green. Middle, cut: three blocks of 4 rows, the first all blue, the second all orange, the third all green. Bottom, straight: three blocks of 4 rows, each with all three colours; the first holds the whole of token 0 and a third of token 1."}, "figure": {"caption": "Colours are heads, the first digit is the token. Cut properly, a block is one head’s view of all tokens. Reshaped straight, it is all heads’ view of one token and a bit.", "name": "fig-cuts"}}
+plots.cuts(toy, {"cut": cut, "straight": straight})
+plt.show()
+
+# %% [markdown]
+# Now on the real layer. Before you run it: will there be an error? Will the rows of weights sum to 1? And which tokens meet in broken head 0?
+
+# %%
+right_out, right_weights = attention(q, k, v)
+broken_out, broken_weights = attention(*(each.reshape(12, 15, 32) for each in (q_all, k_all, v_all)))
+print("shapes equal:", broken_weights.shape == right_weights.shape)
+print("rows sum to 1:", np.allclose(broken_weights.sum(axis=-1), 1, atol=1e-6))
+print(f"largest difference of a weight: {np.abs(broken_weights - right_weights).max():.2f}")
+
+# %%
+origin = np.arange(15).repeat(384).reshape(12, 15, 32)[..., 0]  # (heads, seq): the token each row comes from
+print("rows of broken head 0 come from tokens ", origin[0])
+print("rows of broken head 11 come from tokens", origin[11])
+assert all(len(set(rows)) == 2 for rows in origin)  # no head sees more than two tokens
+
+# %% mystnb={"image": {"alt": "Two 15 by 15 maps. On the left, head 2 cut properly: dark cells directly below the diagonal, each token looks at the previous one. On the right, head 2 reshaped straight: dark cells scattered without any pattern of the sentence."}, "figure": {"caption": "The same numbers, the same shape, rows that sum to 1, no error. On the right, rows and columns are no tokens any more.", "name": "fig-straight"}}
+plots.weight_maps({"head 2, cut": right_weights[2], "head 2, straight": broken_weights[2]}, layer.tokens, height=3.4)
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# No error, and all rows sum to 1: softmax makes shares of anything. But broken head 0 holds the 12 heads of token 0 and 3 heads of token 1, and these 15 pieces attend to each other. No
+# broken head ever sees more than **two** tokens of the sentence. Train such a network and it still learns something, because a layer that mixes little is still a layer.
+# :::
+#
+# Merging has the same trap: `right_out.reshape(15, 384)` instead of `merge_heads`. And the two mistakes undo each other, so that a round trip finds nothing. Which test would? We try three, on four ways to cut and merge. The last
+# deals the columns out like cards: head $h$ gets columns $h,\, h + 12,\, h + 24, \dots$
+
+# %%
+def straight_split(x, heads):
+    return x.reshape(heads, len(x), -1)
+
+
+def straight_merge(x):
+    return x.reshape(x.shape[1], -1)
+
+
+def dealt_split(x, heads):
+    return np.moveaxis(x.reshape(len(x), -1, heads), -1, 0)  # (seq, dim_head, heads) -> (heads, seq, dim_head)
+
+
+def dealt_merge(x):
+    return np.moveaxis(x, 0, -1).reshape(x.shape[1], -1)
+
+
+pairs = {"cut, merge": (split_heads, merge_heads), "cut, straight": (split_heads, straight_merge),
+         "straight, straight": (straight_split, straight_merge), "dealt, dealt": (dealt_split, dealt_merge)}
+
+# %%
+def layer_with(x, split, merge):
+    parts = (split(x @ w + b, 12) for w, b in
+             ((layer.w_q, layer.b_q), (layer.w_k, layer.b_k), (layer.w_v, layer.b_v)))
+    return merge(attention(*parts)[0]) @ layer.w_o + layer.b_o  # (seq, dim)
+
+
+shuffle = rng.permutation(15)
+for name, (split, merge) in pairs.items():
+    result = layer_with(layer.x, split, merge)
+    round_trip = np.array_equal(merge(split(q_all, 12)), q_all)
+    equivariant = np.allclose(layer_with(layer.x[shuffle], split, merge), result[shuffle], atol=1e-4)
+    equals_model = np.allclose(result, layer.out, atol=1e-4)  # entries up to 4, float32
+    print(f"{name:>18}: round trip {round_trip!s:5}  equivariant {equivariant!s:5}  model {equals_model}")
+
+# %% [markdown]
+# The round trip passes a broken pair. **Equivariance** (chapter 5: shuffle the tokens, and the results must be shuffled alike) needs no reference and catches both straight ones. It does not catch the dealt pair, and rightly
+# so: dealing is another *convention*, as good as ours for a network trained with it, and wrong for weights that were stored in the other order. Only a comparison with the model's own numbers finds that. Keep both kinds of test.
+#
+# ## The whole layer in four lines
+#
+# Project, split, attend, merge, project. With $O_h$ for the result of head $h$:
+#
+# $$\operatorname{MultiHead}(X) = [\,O_1\; O_2\; \cdots\; O_H\,]\;W_O$$
+#
+# First the essence, without biases or a mask:
+
+# %%
+def multi_head_short(x, w_q, w_k, w_v, w_o, heads):
+    q, k, v = (split_heads(x @ w, heads) for w in (w_q, w_k, w_v))  # (..., heads, seq, dim_head)
+    out, weights = attention(q, k, v)                               # (..., heads, seq, dim_head)
+    return merge_heads(out) @ w_o, weights                          # (..., seq, dim)
+
+
+x_small = rng.normal(size=(5, 12))                                  # (seq, dim): 5 tokens, 3 heads of 4
+small = rng.normal(size=(4, 12, 12))                                # w_q, w_k, w_v, w_o
+short_out, short_weights = multi_head_short(x_small, *small, heads=3)
+print(short_out.shape, short_weights.shape)
+
+# %% [markdown]
+# Is this the same as three separate heads, each with its own columns? Write the loop that it replaces.
+
+# %%
+looped = []
+for first in (0, 4, 8):
+    own_q, own_k, own_v = (x_small @ w[:, first : first + 4] for w in small[:3])
+    looped.append(attention(own_q, own_k, own_v)[0])
+assert np.allclose(np.concatenate(looped, axis=-1) @ small[3], short_out)
+
+# %% [markdown]
+# Now the full one. Four things are new, one line each: biases; a mask, handed on; a `context`, so that keys and values may come from another sequence; and `kv_heads`, so that several query heads may share keys and values. The last two
+# have sections of their own below. Left at their defaults they change nothing.
+
+# %%
+def multi_head_attention(
+    x, w_q, w_k, w_v, w_o, heads, mask=None, *, context=None, kv_heads=None, biases=(0, 0, 0, 0)
+):
+    context = x if context is None else context              # self-attention unless told otherwise
+    kv_heads = heads if kv_heads is None else kv_heads
+    b_q, b_k, b_v, b_o = biases
+    q = split_heads(x @ w_q + b_q, heads)                    # (..., heads, seq_q, dim_head)
+    k = split_heads(context @ w_k + b_k, kv_heads)           # (..., kv_heads, seq_k, dim_head)
+    v = split_heads(context @ w_v + b_v, kv_heads)
+    k, v = (np.repeat(each, heads // kv_heads, axis=-3) for each in (k, v))  # (..., heads, seq_k, ·)
+    out, weights = attention(q, k, v, mask)                  # (..., heads, seq_q, dim_v)
+    return merge_heads(out) @ w_o + b_o, weights             # (..., seq_q, dim)
+
+
+assert np.array_equal(multi_head_attention(x_small, *small, heads=3)[0], short_out)
+
+# %% [markdown]
+# This is `attnlib.reference.multi_head_attention`. A batch costs nothing more: the axes are counted from the end.
+
+# %%
+batch = rng.normal(size=(2, 5, 12))  # (batch, seq, dim)
+batch_out, batch_weights = multi_head_attention(batch, *small, heads=3)
+assert np.allclose(batch_out[1], multi_head_attention(batch[1], *small, heads=3)[0])
+print(batch_out.shape, batch_weights.shape)
+
+# %% [markdown]
+# ## Is it the real thing?
+#
+# The file holds what the model itself computed for this layer: 12 maps of weights, and the result after the output projection. Compare.
+
+# %% tags=["nbval-ignore-output"]
+matrices = (layer.w_q, layer.w_k, layer.w_v, layer.w_o)
+biases = (layer.b_q, layer.b_k, layer.b_v, layer.b_o)
+out, weights = multi_head_attention(layer.x, *matrices, heads=12, biases=biases)
+weights_gap, out_gap = np.abs(weights - layer.weights).max(), np.abs(out - layer.out).max()
+assert weights_gap < 1e-5  # weights up to 1, float32 carries 7 digits, scores up to 30
+assert out_gap < 1e-5      # entries up to 4, sums of 384 products
+print(f"largest difference: weights {weights_gap:.0e}, out {out_gap:.0e}")
+
+# %% [markdown]
+# A complete attention layer of a pretrained model, from its own numbers, by the lines above. PyTorch's module does the same with another layout: its three input projections are
+# *transposed* (used as `x @ w.T`) and *stacked* in one matrix. Two more of its habits are in the cell: it returns the **mean** over the heads unless told otherwise, and in its mask True means **may not** attend.
+
+# %% tags=["torch-check", "nbval-ignore-output"]
+import torch
+
+t_module = torch.nn.MultiheadAttention(384, 12, batch_first=True).eval()
+with torch.no_grad():
+    t_module.in_proj_weight.copy_(torch.tensor(np.concatenate([w.T for w in matrices[:3]])))  # (3·dim, dim)
+    t_module.in_proj_bias.copy_(torch.tensor(np.concatenate(biases[:3])))
+    t_module.out_proj.weight.copy_(torch.tensor(layer.w_o.T))
+    t_module.out_proj.bias.copy_(torch.tensor(layer.b_o))
+    t_x, t_allowed = torch.tensor(layer.x)[None], torch.tensor(to_array(causal, 15))
+    t_out, t_weights = t_module(t_x, t_x, t_x, attn_mask=~t_allowed, average_attn_weights=False)  # ~: True is ignored
+    t_mean = t_module(t_x, t_x, t_x)[1]
+y_out, y_weights = multi_head_attention(layer.x, *matrices, 12, to_array(causal, 15), biases=biases)
+t_gap = max(np.abs(t_out[0].numpy() - y_out).max(), np.abs(t_weights[0].numpy() - y_weights).max())
+assert t_gap < 1e-5  # entries up to 5, float32
+assert np.allclose(t_mean[0].numpy(), weights.mean(axis=0), atol=1e-5)
+print(f"nn.MultiheadAttention, causal: largest difference {t_gap:.0e}; its default weights:", tuple(t_mean.shape))
+
+# %% [markdown]
+# ## What do the twelve heads do?
+#
+# Look at them, all on one scale. Which of them could you name?
+
+# %% mystnb={"image": {"alt": "Twelve 15 by 15 maps in four rows of three. Head 2 is a sharp dark line directly below the diagonal. Head 5 has a few dark cells left of the diagonal and a [CLS] column. Head 8 has a [CLS] column and isolated cells where the two “the” meet. Head 9 has one very dark cell, from [CLS] to [SEP]. Most others are pale all over, some with a faint [CLS] column."}, "figure": {"caption": "The twelve heads of one layer, reading one sentence. One is as sharp as a ruler, most are diffuse, and no two are alike.", "name": "fig-twelve-heads"}}
+plots.gallery(layer.weights, [f"head {h}" for h in range(12)], layer.tokens, ["[CLS]", "didn", "street", "[SEP]"])
+plt.show()
+
+# %% [markdown]
+# Impressions deceive, so count. For each head: the mean weight on the previous token, on the next, on the other *the* (from one *the* to the other, both ways), on [CLS], and $e^H$, the number of keys a row is really looking at (chapter 4).
+
+# %%
+before_me = weights[:, np.arange(1, 15), np.arange(14)].mean(axis=-1)   # (heads,)
+after_me = weights[:, np.arange(14), np.arange(1, 15)].mean(axis=-1)
+the_the = (weights[:, 1, 7] + weights[:, 7, 1]) / 2                     # “the” is token 1 and token 7
+on_cls = weights[:, :, 0].mean(axis=-1)
+keys_seen = np.exp(entropy(weights)).mean(axis=-1)
+print("head  previous  next  the–the  [CLS]  keys")
+for h in range(12):
+    print(f"{h:4} {before_me[h]:9.2f} {after_me[h]:5.2f} {the_the[h]:8.2f} {on_cls[h]:6.2f} {keys_seen[h]:5.1f}")
+
+# %% [markdown]
+# Head 2 gives the previous token all it has. Head 8 is the one in which the two *the* find each other, with ten times the weight that head 2 to head 6 give them, and more. The broad heads spread a row over eleven or more of 15 keys. Head 5 looks like a vaguer head 2; read its rows where the word *didn't* was
+# taken apart:
+
+# %%
+for h, query, key in ((5, "'", "didn"), (5, "t", "didn"), (5, "it", "because"), (4, "'", "t"), (9, "[CLS]", "[SEP]")):
+    print(f"head {h}: {query:>5} → {key:<7} {weights[h, layer.tokens.index(query), layer.tokens.index(key)]:.2f}")
+assert np.isclose(the_the[8], 0.353, atol=1e-3)  # 0.31 one way, 0.40 the other
+print(f"head 8: the → the {weights[8, 1, 7]:.2f} and {weights[8, 7, 1]:.2f}")
+print(f"a head of layer 3: mean weight on [CLS] {real_head('sink').weights[:, 0].mean():.2f}")
+
+# %% [markdown]
+# In head 5 both remaining pieces of *didn't* look at its stem. A true {term}`attention sink` is not among the twelve: [CLS] gets at most 0.33 on average here, against 0.81 in the head of layer 3 that chapter 5 took apart.
+#
+# And the token *it*? It asks twelve questions at once, and gets twelve answers:
+
+# %%
+it = layer.tokens.index("it")
+favourites = weights[:, it].argmax(axis=-1)  # (heads,)
+print([f"{layer.tokens[j]} {weights[h, it, j]:.2f}" for h, j in enumerate(favourites)])
+
+# %% [markdown]
+# Careful with the words. These are things the heads *do* on one sentence. What a head is *for* would be a claim about training and about what later layers make of it, and on another sentence some may do something else. In BERT, {cite:t}`clark2019` found the same kinds
+# over many texts: heads that attend to fixed offsets, to delimiters, broadly over the whole sentence; some that match syntactic relations; and heads of one layer that often resemble each other.
+#
+# ## What does $W_O$ do?
+#
+# The formula says: put the heads side by side, multiply by $W_O$. Cut $W_O$ into its rows, 32 per head, $W_O^{1}$ to $W_O^{H}$. A product of concatenated blocks is a sum of products:
+#
+# $$[\,O_1 \cdots O_H\,]\,W_O = O_1 W_O^{1} + \dots + O_H W_O^{H}$$
+
+# %%
+row_blocks = layer.w_o.reshape(12, 32, 384)  # (heads, dim_head, dim): head h owns rows 32h to 32h + 31
+added = right_out @ row_blocks               # (heads, seq, dim): what each head adds
+assert np.allclose(added.sum(axis=0) + layer.b_o, layer.out, atol=1e-5)
+
+# %% [markdown]
+# So the heads do not hand their results to a mixer that needs all of them. Each **adds** its own vector of 384 numbers to the result, which is in turn added to the token (the {term}`residual stream` of chapter 8), and no head knows what the others add. Do they get in each other's way? If
+# twelve vectors are at right angles to each other, the square of the sum's length is the sum of their squares.
+
+# %%
+squares = (added**2).sum(axis=(1, 2))  # (heads,)
+print(f"sum of the heads' squares {squares.sum():.0f}, square of their sum {(added.sum(axis=0) ** 2).sum():.0f}")
+
+# %% [markdown]
+# Close. All in all the twelve contributions hardly reinforce or cancel each other. In 384 dimensions there is room: what a head can add is $A_h X\,W_V^{h} W_O^{h}$, and that last product is a
+# 384 × 384 matrix whose {term}`rank <projection>` cannot exceed the 32 columns in its middle. Each head writes into a 32-dimensional subspace of its own.
+
+# %%
+value_to_result = [layer.w_v[:, 32 * h : 32 * h + 32] @ row_blocks[h] for h in range(12)]  # (dim, dim) each
+print("ranks:", [int(np.linalg.matrix_rank(m)) for m in value_to_result], "of", value_to_result[0].shape[0])
+
+# %% [markdown]
+# The sum also tells what twelve heads have over one. Suppose all had the **same** map $A$. Then
+#
+# $$\sum_h A X\,W_V^{h} W_O^{h} = A X\,W_V W_O ,$$
+#
+# which is one head of full width. Heads are worth having only because their maps differ. How much do they, here? Give all twelve their mean map.
+
+# %%
+def change(result):
+    return np.linalg.norm(result - layer.out) / np.linalg.norm(layer.out)  # 0: nothing changed
+
+
+one_map = weights.mean(axis=0)                                    # (seq, seq)
+same_map = merge_heads(one_map @ v) @ layer.w_o + layer.b_o
+assert np.allclose(same_map, one_map @ v_all @ layer.w_o + layer.b_o, atol=1e-5)  # one head, 384 wide
+print(f"all heads with their mean map: the result changes by {change(same_map):.2f} of its length")
+
+# %% [markdown]
+# ## Does every head matter?
+#
+# Because heads add, it is easy to take one away: leave out its term. Which head will be missed most? One of the sharp ones or one of the broad ones?
+
+# %%
+removed = np.array([change(layer.out - added[h]) for h in range(12)])
+print("ranking:", np.argsort(-removed))
+print("change: ", removed[np.argsort(-removed)])
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Head 4 by a hair, then the previous-token head 2. Head 4 is a broad one: its rows spread over eight keys.
+# :::
+#
+# But what is it that head 4 adds? If it adds nearly the same vector to *every* token, that is a constant, and a constant could as well stand in the bias $b_O$. So a fairer way to take a head away is to replace what it adds by
+# its mean over the tokens, and to count only what is lost beyond that.
+
+# %%
+constant = added.mean(axis=1, keepdims=True)                        # (heads, 1, dim)
+flattened = np.array([change(layer.out - (added[h] - constant[h])) for h in range(12)])
+print("ranking:", np.argsort(-flattened))
+print("change: ", flattened[np.argsort(-flattened)])
+print(f"constant share of what head 4 adds: {1 - (flattened[4] / removed[4]) ** 2:.2f}, head 2: {1 - (flattened[2] / removed[2]) ** 2:.2f}")
+
+# %% mystnb={"image": {"alt": "Pairs of bars for twelve heads. Removed: head 4, 2 and 5 change the result by nearly a half, head 11 by less than a fifth. Replaced by its mean: head 2 still 0.41, heads 5 and 9 0.33, head 8 0.20, the others between 0.07 and 0.15, head 4 among them."}, "figure": {"caption": "How far the layer’s result moves without each head. Head 4 leads if you remove it, and drops behind if its mean stays: most of what it adds is the same for every token.", "name": "fig-head-importance"}}
+plots.head_bars({"head removed": removed, "replaced by its mean over the tokens": flattened},
+                "change of the result, relative to its length", [f"head {h}" for h in range(12)])
+plt.show()
+
+# %% [markdown]
+# The two rankings disagree about head 4 because they ask different questions, and neither asks the one that counts: does the *model* get worse? That needs the rest of the network and a task. Where it was measured, most heads of trained translation models and
+# of BERT could be removed one at a time without a significant loss, and some layers did with a single head, although not all heads of a model can go at once {cite}`michel2019`. In an English–Russian translation model 38 of 48 encoder heads were pruned at a price of 0.15 BLEU; the heads with
+# recognisable jobs went last {cite}`voita2019`. Both papers prune *trained* models. That heads can be spared afterwards does not say that training could have done without them.
+#
+# ## Do twelve heads cost twelve times as much?
+#
+# Keep the width of 384 and cut it into 1, 2, 12 or 384 heads, for a text of 512 tokens. Predict three columns: the parameters, the FLOPs of all matrix products, the number of weights that softmax has to compute.
+
+# %%
+for heads in (1, 2, 12, 384):
+    flops = costs.attention_layer_flops(seq=512, dim=384, heads=heads)
+    parameters = costs.attention_parameters(dim=384, heads=heads)
+    print(f"{heads:3} heads of {384 // heads:3}: {parameters:,} parameters, {flops / 1e6:.0f} MFLOP, {heads * 512**2:>11,} weights")
+assert len({costs.attention_layer_flops(512, 384, heads) for heads in (1, 2, 12, 384)}) == 1
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# The first two do not depend on the number of heads: each head does a twelfth of the work at a twelfth of the width. The **weights** do: one 512 × 512 map per head, an exponential per entry, and memory for all of them
+# if the maps are kept.
+# :::
+#
+# So more heads are free in FLOPs as they are usually counted, not free in exponentials and memory. And they become narrow. What does a narrow head lose?
+#
+# ### The bottleneck of a narrow head
+#
+# Scores are $QK^\top/\sqrt d$, a product with $d$ in the middle, so their rank is at most $d$, however long the text. Softmax hides this only thinly: $\ln A_{ij} = S_{ij} - L_i$ with one number $L_i$ per row (the
+# {term}`log-sum-exp`), so the *logarithms* of the weights have rank at most $d + 1$. Feed 128 random tokens to a real head:
+
+# %%
+x_long = rng.normal(size=(128, 384))
+head = real_head("same_word")
+scores_long = (x_long @ head.w_q + head.b_q) @ (x_long @ head.w_k + head.b_k).T / 32**0.5
+log_weights = scores_long - np.log(np.exp(scores_long).sum(axis=-1, keepdims=True))
+print("rank of scores:", np.linalg.matrix_rank(scores_long), "  of log weights:", np.linalg.matrix_rank(log_weights))
+
+# %% [markdown]
+# A 128 × 128 map of weights whose logarithms have a higher rank cannot come out of this head exactly, whatever its matrices and whatever the tokens. {cite:t}`bhojanapalli2020` prove that such maps exist as soon as $d$ is smaller than the sequence, and argue for heads as wide as the sequence is long. How
+# far is the *nearest* map? Take random scores as a target. The best approximation of rank $d$ is known: keep the $d$ largest singular values. (Row means are taken out first, softmax forgets them.)
+
+# %%
+target = rng.normal(size=(128, 128))
+singular = np.linalg.svd(target - target.mean(axis=-1, keepdims=True), compute_uv=False)
+for width in (2, 8, 32, 64, 127):
+    print(f"width {width:3}: misses {(singular[width:] ** 2).sum() / (singular**2).sum():.2f} of the target's variance")
+
+# %% [markdown]
+# A head of width 32 must miss more than a third of an arbitrary pattern over 128 tokens. Over our sentence of 15 it misses nothing: the bottleneck begins where texts are longer than heads are wide.
+#
+# But *arbitrary* is a strong word. Can a head of width **2** make each of 128 queries point at one key of its own, in any order you like? A {term}`permutation` matrix has rank 128.
+
+# %%
+angles = 2 * np.pi * np.arange(128) / 128
+circle = np.stack([np.cos(angles), np.sin(angles)], axis=-1)  # (seq_k, 2): 128 keys on a circle
+wanted = rng.permutation(128)                                 # query i should find key wanted[i]
+for loudness in (10, 100, 1_000, 5_000):
+    pointing = softmax(loudness * circle[wanted] @ circle.T)  # each query is its key, made long
+    print(f"scores up to {loudness:>5}: weight on the right key {pointing[np.arange(128), wanted].min():.3f}")
+
+# %%
+upright = softmax(10 * np.eye(128))                           # width 128: every key has its own direction
+print(f"width 128, scores up to 10: {np.diag(upright).min():.3f}")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# It can. Rank limits the scores, not what softmax makes of them: put the keys on a circle, let each query be the key it wants. The price is loudness. Neighbours on the circle are so similar that the
+# scores must reach 5,000 where a wide head does with 10, and a float16 number of that size is rounded to a multiple of 4.
+# :::
+#
+# So be careful with *a narrow head cannot*. It can point at any one key, if it may shout. What it cannot do is give an arbitrary mixture to every query at once. The usual width, 64 or 128, is a compromise that experiments have settled, not a theorem.
+#
+# ## Must every head have its own keys and values?
+#
+# When a model writes text token by token, it keeps all keys and values it has computed, in the {term}`KV cache` (chapter 12), and reads all of them again for every new token. Reading them is what takes the time. Queries are not kept. So let several query heads **share** one key and value head: all of them
+# in {term}`multi-query attention` {cite}`shazeer2019`, groups of neighbours in {term}`grouped-query attention` {cite}`ainslie2023`. How much does that save?
+
+# %%
+published = {"Llama-2-7B": 32, "Llama-3-8B": 8}  # key/value heads; both: 32 layers, 32 query heads, dim_head 128
+for name, kv_heads in published.items():
+    per_token = costs.kv_cache_bytes(layers=32, kv_heads=kv_heads, dim_head=128, seq=1)  # 2 bytes per number
+    flops_per_byte = costs.attention_flops(32, 1, 4096, 128) / costs.kv_cache_bytes(1, kv_heads, 128, 4096)
+    print(f"{name}: {per_token // 1024} KiB per token, {8192 * per_token / 2**30:.0f} GiB for 8192; {flops_per_byte:.0f} FLOP per byte read")
+
+# %% [markdown]
+# A quarter of the cache, and each byte read from it serves four heads instead of one. The projections shrink too, a little:
+
+# %%
+for kv_heads in (12, 4, 1):
+    print(f"{kv_heads:2} key/value heads: {costs.attention_parameters(384, 12, kv_heads):,} parameters in our layer")
+
+# %% [markdown]
+# In the code it is one line, `np.repeat(each, heads // kv_heads, axis=-3)`: each key/value head is repeated for the query heads of its group. There is another function that repeats arrays, `np.tile`. Both give 12 heads. What is the difference?
+
+# %%
+print("np.repeat:", np.repeat(np.arange(4), 3))
+print("np.tile:  ", np.tile(np.arange(4), 3))
+
+# %% [markdown]
+# Repeated, query heads 0, 1 and 2 share key head 0: *neighbours* form a group, the convention of the stored weights of Llama and its relatives. Tiled, head 1 is paired with key head 1, which belongs to another group. Again every shape is right, nothing fails, and rows sum to 1. A test that can fail: a grouped layer
+# must equal a plain one in which each group's columns of $W_K$ and $W_V$ have been copied.
+
+# %%
+def copy_columns(w, times):
+    return merge_heads(np.repeat(split_heads(w, 4), times, axis=-3))  # each head's columns, `times` over
+
+
+four_k, four_v = layer.w_k[:, :128], layer.w_v[:, :128]               # 4 key/value heads of 32
+plain, _ = multi_head_attention(layer.x, layer.w_q, copy_columns(four_k, 3), copy_columns(four_v, 3), layer.w_o, 12)
+grouped, _ = multi_head_attention(layer.x, layer.w_q, four_k, four_v, layer.w_o, 12, kv_heads=4)
+four = [split_heads(layer.x @ w, 4) for w in (four_k, four_v)]
+tiled, _ = attention(split_heads(layer.x @ layer.w_q, 12), *(np.tile(each, (3, 1, 1)) for each in four))
+assert np.allclose(grouped, plain, atol=1e-4)                         # float32, entries up to 6
+off = np.linalg.norm(merge_heads(tiled) @ layer.w_o - plain) / np.linalg.norm(plain)
+print(f"np.tile: the result is off by {off:.2f} of its length")
+
+# %% [markdown]
+# ### Can a trained layer be converted?
+#
+# The paper on grouped queries starts from trained models: it takes the **mean** of the key and value projections in each group, and then trains on for 5% of the original compute {cite}`ainslie2023`. What does the first step alone do to our layer? As a yardstick: leaving out *all* heads, so that only $b_O$ remains, changes the result by
+
+# %%
+nothing = change(np.broadcast_to(layer.b_o, layer.out.shape))
+print(f"{nothing:.2f} of its length")
+
+# %%
+def pool(columns, kv_heads, pick=np.mean):
+    groups = columns.reshape(*columns.shape[:-1], kv_heads, 12 // kv_heads, 32)
+    return pick(groups, axis=-2).reshape(*columns.shape[:-1], kv_heads * 32)
+
+
+def converted(kv_heads, w_q, w_k, w_v, w_o, biases, pick=np.mean):
+    b_q, b_k, b_v, b_o = biases
+    pooled = [pool(each, kv_heads, pick) for each in (w_k, w_v, b_k, b_v)]
+    return change(multi_head_attention(layer.x, w_q, *pooled[:2], w_o, 12, kv_heads=kv_heads, biases=(b_q, *pooled[2:], b_o))[0])
+
+# %%
+def first_of_group(groups, axis):
+    return groups.take(0, axis)
+
+
+counts = (12, 6, 4, 3, 2, 1)
+by_mean = {12 // n: converted(n, *matrices, biases) for n in counts}
+by_first = {12 // n: converted(n, *matrices, biases, first_of_group) for n in counts}
+assert by_mean[1] < 1e-5                    # groups of one: nothing changes
+for group in by_mean:
+    print(f"{group:2} query heads share: mean {by_mean[group]:.2f}, first of the group {by_first[group]:.2f}")
+
+# %% mystnb={"image": {"alt": "Two panels over the number of query heads that share one key/value head, from 1 to 32. Top: cache per token of a model of Llama’s shape falls from 512 KiB at 1 through 128 KiB at 4 to 16 KiB at 32. Bottom: change of our layer’s result without training on; the mean rises from 0 at 1 to 0.81 at 2 and 1.13 at 12; taking the first head lies above it at every point beyond 1; a dashed line at 1.14 marks all heads left out."}, "figure": {"caption": "Sharing divides the cache by the size of the group. Done to a trained layer without training on, it destroys the layer: with one shared head the result is as wrong as without any heads.", "name": "fig-sharing"}}
+groups = (1, 2, 4, 8, 16, 32)
+cache = {group: costs.kv_cache_bytes(32, 32 // group, 128, seq=1) / 1024 for group in groups}
+plots.sharing(cache, {name: 32 // n for name, n in published.items()},
+              {"mean of the group": by_mean, "first of the group": by_first}, nothing)
+plt.show()
+
+# %% [markdown]
+# Honest result: the mean is better than picking one, as the paper found after training on, and both are useless as they stand. Even pairs of neighbours move the result by 0.81 of its length. The training afterwards is not a refinement, it is the method.
+#
+# Chapter 2 tells us one reason. Turn the queries and keys of a head by the same rotation, its values by another, and its rows of $W_O$ back again: no score and no result changes. But a mean of two heads, each turned its own way, does change. So the mean depends on something that has no meaning:
+
+# %%
+def turned(seed):
+    spin = np.random.default_rng(seed)
+    r_k, r_v = np.linalg.qr(spin.normal(size=(2, 12, 32, 32)))[0].astype(np.float32)  # a rotation for each head
+
+    def by(columns, r):
+        return merge_heads(split_heads(np.atleast_2d(columns), 12) @ r)
+
+    (w_q, w_k, w_v, w_o), (b_q, b_k, b_v, b_o) = matrices, biases
+    back = (r_v.swapaxes(-1, -2) @ w_o.reshape(12, 32, 384)).reshape(384, 384)
+    return (by(w_q, r_k), by(w_k, r_k), by(w_v, r_v), back), (by(b_q, r_k), by(b_k, r_k), by(b_v, r_v), b_o)
+
+
+assert converted(12, *turned(1)[0], turned(1)[1]) < 1e-5  # the turned layer is the same layer
+print("pairs pooled, 5 ways to turn:", np.array([converted(6, *turned(seed)[0], turned(seed)[1]) for seed in range(1, 6)]))
+
+# %% [markdown]
+# (The matrices may also include reflections; they are orthogonal, which is all that is needed.) Choosing the turns so that the heads of a group agree *before* taking the mean is the idea of [Align Attention Heads Before Merging Them](https://arxiv.org/abs/2412.20677); the last exercise lets you try.
+#
+# ## Where do keys and values come from?
+#
+# From `context`. Given another sequence, the same function is {term}`cross-attention`, and the numbers of queries and keys may differ. Let the second clause, *it was too tired*, look at the first only:
+
+# %%
+clause_1, clause_2 = layer.x[:9], layer.x[9:]  # [CLS] … street; because … [SEP]
+cross_out, cross_weights = multi_head_attention(clause_2, *matrices, heads=12, context=clause_1, biases=biases)
+print(cross_out.shape, cross_weights.shape)
+
+# %% [markdown]
+# Is that the same as self-attention over the whole sentence with a mask that lets every query see the first clause and nothing else? Predict, then compare.
+
+# %%
+only_clause_1 = np.arange(15) < 9              # (seq_k,), broadcasts to every head and query
+masked_out, masked_weights = multi_head_attention(layer.x, *matrices, 12, only_clause_1, biases=biases)
+assert np.allclose(cross_out, masked_out[9:], atol=1e-5)
+assert np.allclose(cross_weights, masked_weights[:, 9:, :9], atol=1e-6)
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Yes, to the last digits of float32. A key that is masked and a key that is absent are the same to softmax. In a real cross-attention the two sequences are different texts, and $W_K$ and $W_V$ are trained for
+# the other one.
+# :::
+
+# %% [markdown]
+# ## What to remember
+#
+# | property | consequence | cell that shows it |
+# |---|---|---|
+# | one head, one blend | several heads: several blends, and $W_O$ can take them apart | Anna and Ben |
+# | cut the columns, *then* move the axis | reshaped straight, heads see two tokens; shapes and sums say nothing, equivariance does | {numref}`fig-straight` |
+# | equals a real layer, and PyTorch's module | transposed, stacked, mean over heads, True = ignored | real layer |
+# | $[O_1 \cdots O_H]\,W_O = \sum_h O_h W_O^h$ | heads add, each through rank $\le d$; equal maps would be one head | sum of heads |
+# | taking heads away | by zero or by the mean are different questions | {numref}`fig-head-importance` |
+# | same FLOPs for any number of heads | weights and exponentials grow with it; scores have rank $\le d$ | counts, bottleneck |
+# | sharing keys and values | cache divided by the group; neighbours share (`repeat`, not `tile`) | {numref}`fig-sharing` |
+# | `context` | cross-attention is the same function | two clauses |
+#
+# **In practice.** Libraries make queries, keys and values with one fused product and cut it afterwards, in orders that differ between models (third exercise). Efficient code never repeats the shared keys in memory: it lets a group of query heads read the same
+# keys (first exercise); `scaled_dot_product_attention` in PyTorch has `enable_gqa=True` for that. The paper on grouped queries leaves encoders alone: they read a text in one pass and keep no cache, so our layer would gain little. {cite:t}`deepseek2024`
+# compress keys and values into one short vector per token instead of sharing heads.
+#
+# **Shortcut taken here.** One layer, one sentence. Distances between results are not losses: the next layers may care about a small change and ignore a large one. And a head in a stack also works through what later heads read from it.
+
+# %% [markdown]
+# ## Exercises
+
+# %% [markdown] tags=["ex:grouped", "ex-prompt"]
+# ```{exercise} Share without copying
+# :label: ex-grouped
+# Write `grouped_attention(q, k, v)` with `q` (..., heads, seq_q, dim_head) and `k`, `v` (..., kv_heads, seq_k, ·). Neighbouring query heads share. Return `out` (..., heads, seq_q, dim_v) and `weights` (..., heads, seq_q, seq_k), and at no moment hold keys or values more
+# than twice in memory. The check measures it. Hint: to one key head, the queries of its whole group are just a longer list of queries.
+# ```
+
+# %% tags=["ex:grouped", "ex-stub"]
+def grouped_attention(q, k, v):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:grouped", "ex-solution", "hide-cell"]
+def grouped_attention(q, k, v):
+    *lead, heads, seq_q, dim_head = q.shape
+    kv_heads, seq_k = k.shape[-3:-1]
+    longer = q.reshape(*lead, kv_heads, -1, dim_head)  # (..., kv_heads, group·seq_q, dim_head): neighbours in a row
+    out, weights = attention(longer, k, v)
+    return out.reshape(*lead, heads, seq_q, -1), weights.reshape(*lead, heads, seq_q, seq_k)
+
+# %% tags=["ex:grouped", "ex-check"]
+import tracemalloc
+
+for heads, kv_heads in ((6, 6), (6, 3), (6, 2), (6, 1)):
+    g_q, g_k, g_v = (rng.normal(size=shape) for shape in ((2, heads, 3, 4), (2, kv_heads, 5, 4), (2, kv_heads, 5, 7)))
+    expected = attention(g_q, *(np.repeat(each, heads // kv_heads, axis=-3) for each in (g_k, g_v)))
+    for yours, wanted_array in zip(grouped_attention(g_q, g_k, g_v), expected, strict=True):
+        assert yours.shape == wanted_array.shape and np.allclose(yours, wanted_array)
+
+g_q, g_k, g_v = np.ones((32, 1, 64)), np.ones((1, 1024, 64)), np.ones((1, 1024, 64))
+tracemalloc.start()
+grouped_attention(g_q, g_k, g_v)
+peak = tracemalloc.get_traced_memory()[1]
+tracemalloc.stop()
+assert peak < 8 * g_k.nbytes  # repeated keys alone would be 32 times as large
+
+# %% [markdown] tags=["ex:pick_heads", "ex-prompt"]
+# ```{exercise} Pick heads
+# :label: ex-pick-heads
+# Write `pick_heads(chosen, matrices, biases)` for a layer of heads 32 wide: return the matrices and biases, in the same order, of a layer that consists of the heads in the list `chosen`, in that order. With a permutation of all twelve the result of the layer must not change; with fewer heads
+# the layer becomes cheaper and gives what zeroing the others would. **Predict** first: which of the eight arrays change, and along which axis?
+# ```
+
+# %% tags=["ex:pick_heads", "ex-stub"]
+def pick_heads(chosen, matrices, biases):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:pick_heads", "ex-solution", "hide-cell"]
+def pick_heads(chosen, matrices, biases):
+    w_q, w_k, w_v, w_o = matrices
+    b_q, b_k, b_v, b_o = biases
+    columns = np.concatenate([np.arange(32 * h, 32 * h + 32) for h in chosen])
+    return ((w_q[:, columns], w_k[:, columns], w_v[:, columns], w_o[columns]),  # rows of w_o
+            (b_q[columns], b_k[columns], b_v[columns], b_o))                    # b_o belongs to no head
+
+# %% tags=["ex:pick_heads", "ex-check"]
+order = [5, 0, 11, 2, 8, 1, 3, 10, 9, 4, 7, 6]
+picked, picked_biases = pick_heads(order, matrices, biases)
+picked_out, picked_weights = multi_head_attention(layer.x, *picked, heads=12, biases=picked_biases)
+assert np.allclose(picked_out, layer.out, atol=1e-5)
+assert np.allclose(picked_weights, weights[order], atol=1e-5)
+few, few_biases = pick_heads([2, 4], matrices, biases)
+assert few[0].shape == (384, 64) and few[3].shape == (64, 384)
+few_out, _ = multi_head_attention(layer.x, *few, heads=2, biases=few_biases)
+assert np.allclose(few_out, added[[2, 4]].sum(axis=0) + layer.b_o, atol=1e-5)
+
+# %% [markdown] tags=["ex:unpack", "ex-prompt"]
+# ```{exercise} Read other people's weights
+# :label: ex-unpack
+# Two ways to store $W_Q$, $W_K$, $W_V$ as one array `packed` (3·dim, dim), used as `x @ packed.T`. *Stacked*, as in `nn.MultiheadAttention`: all of $W_Q$, then $W_K$, then $W_V$. *Interleaved*, as in GPT-NeoX: the query rows of head 0, its key rows, its value
+# rows, then head 1, and so on. Write `unpack(packed, heads, interleaved)`, which returns this book's `w_q, w_k, w_v`.
+# ```
+
+# %% tags=["ex:unpack", "ex-stub"]
+def unpack(packed, heads, interleaved):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:unpack", "ex-solution", "hide-cell"]
+def unpack(packed, heads, interleaved):
+    dim = packed.shape[1]
+    if interleaved:
+        parts = packed.reshape(heads, 3, dim // heads, dim).swapaxes(0, 1)  # (3, heads, dim_head, dim)
+    else:
+        parts = packed
+    return tuple(part.T for part in parts.reshape(3, dim, dim))
+
+# %% tags=["ex:unpack", "ex-check"]
+stacked = np.concatenate([w.T for w in matrices[:3]])
+by_head = np.concatenate([w[:, 32 * h : 32 * h + 32].T for h in range(12) for w in matrices[:3]])
+for packed, interleaved in ((stacked, False), (by_head, True)):
+    for yours, ours in zip(unpack(packed, 12, interleaved), matrices[:3], strict=True):
+        assert np.array_equal(yours, ours)
+assert np.array_equal(unpack(np.arange(48).reshape(12, 4), 2, True)[1][:, 0], [8, 9, 10, 11])  # key 0 of head 0
+
+# %% [markdown] tags=["ex:mean_map", "ex-prompt"]
+# ```{exercise} When are two heads one?
+# :label: ex-mean-map
+# Two heads whose maps are equal could be merged into one: $A X (W_V^{1} W_O^{1} + W_V^{2} W_O^{2})$. Write `joined(w_v, w_o, i, j)`, which returns a $W_V$ (384, 64) and a $W_O$ (64, 384) for **one** head, 64 wide, that does to values what heads `i` and `j` do together under one map. Then **predict**: could the width
+# be 32 again? The check tells you the rank.
+# ```
+
+# %% tags=["ex:mean_map", "ex-stub"]
+def joined(w_v, w_o, i, j):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:mean_map", "ex-solution", "hide-cell"]
+def joined(w_v, w_o, i, j):
+    both = np.r_[32 * i : 32 * i + 32, 32 * j : 32 * j + 32]
+    return w_v[:, both], w_o[both]
+
+# %% tags=["ex:mean_map", "ex-check"]
+wide_in, wide_out = joined(layer.w_v, layer.w_o, 7, 11)
+assert wide_in.shape == (384, 64) and wide_out.shape == (64, 384)
+assert np.allclose(wide_in @ wide_out, value_to_result[7] + value_to_result[11], atol=1e-4)
+print("rank:", np.linalg.matrix_rank(wide_in @ wide_out))
+
+# %% [markdown] tags=["ex:explore_align", "ex-prompt", "ex-open"]
+# ```{exercise} Explore: align before you pool
+# :label: ex-explore-align
+# For each head, find the orthogonal matrix $R$ that brings its key columns closest to those of the first head of its group: if $U \Sigma V^\top$ is the singular value decomposition of $K_h^\top K_{\text{first}}$, then $R = U V^\top$. Do the same for the values, turn the layer as above, and pool. How much of the damage in {numref}`fig-sharing`
+# goes away for pairs, and for one shared head? Would you group *neighbours*, or choose the groups by how well heads align?
+# ```
+
+# %% [markdown]
+# **Sources.** Multi-head attention: {cite:t}`vaswani2017`. What heads do: {cite:t}`clark2019`; pruning them: {cite:t}`michel2019`, {cite:t}`voita2019`. The bottleneck: {cite:t}`bhojanapalli2020`. Shared keys and values: {cite:t}`shazeer2019`,
+# {cite:t}`ainslie2023`.
