@@ -60,7 +60,7 @@ for p in (0.75, 0.9, 1.0):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Always. The step $(1-p,\; -p)$ changes both amounts and leaves $p\,a + (1-p)\,b$ as it was. With $p = 1$ the head reads Anna exactly, and knows nothing of Ben.
+# Always. A step along $(1-p,\; -p)$ changes the amounts and leaves $p\,a + (1-p)\,b$ as it was. With $p = 1$ the head reads Anna exactly, and knows nothing of Ben.
 # :::
 #
 # A second head with other weights brings a second blend, and two different blends of two numbers can be taken apart again. The weights need not even be sharp:
@@ -132,7 +132,7 @@ assert np.array_equal(merge_heads(q), q_all)
 #
 # ## What if you reshape straight?
 #
-# The shape you want is (12, 15, 32), and NumPy will give it to you in one step: `q_all.reshape(12, 15, 32)`. It is the mistake that nearly everybody makes once, in PyTorch with `view`. Look
+# The shape you want is (12, 15, 32), and NumPy will give it to you in one step: `q_all.reshape(12, 15, 32)`. It is the classic mistake of this chapter, in PyTorch with `view`. Look
 # at it small first: 4 tokens, 3 heads of 2 columns. Each number names its origin: 31 is token 3, column 1.
 
 # %%
@@ -169,7 +169,7 @@ plt.show()
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # No error, and all rows sum to 1: softmax makes shares of anything. But broken head 0 holds the 12 heads of token 0 and 3 heads of token 1, and these 15 pieces attend to each other. No
-# broken head ever sees more than **two** tokens of the sentence. Train such a network and it still learns something, because a layer that mixes little is still a layer.
+# broken head ever sees more than **two** tokens of the sentence, and nothing would stop you from training such a network.
 # :::
 #
 # Merging has the same trap: `right_out.reshape(15, 384)` instead of `merge_heads`. And the two mistakes undo each other, so that a round trip finds nothing. Which test would? We try three, on four ways to cut and merge. The last
@@ -207,7 +207,7 @@ for name, (split, merge) in pairs.items():
     result = layer_with(layer.x, split, merge)
     round_trip = np.array_equal(merge(split(q_all, 12)), q_all)
     equivariant = np.allclose(layer_with(layer.x[shuffle], split, merge), result[shuffle], atol=1e-4)
-    equals_model = np.allclose(result, layer.out, atol=1e-4)  # entries up to 4, float32
+    equals_model = np.allclose(result, layer.out, atol=1e-4)  # entries up to 4 in float32: far below any mistake
     print(f"{name:>18}: round trip {round_trip!s:5}  equivariant {equivariant!s:5}  model {equals_model}")
 
 # %% [markdown]
@@ -295,6 +295,7 @@ print(f"largest difference: weights {weights_gap:.0e}, out {out_gap:.0e}")
 # %% tags=["torch-check", "nbval-ignore-output"]
 import torch
 
+torch.manual_seed(0)
 t_module = torch.nn.MultiheadAttention(384, 12, batch_first=True).eval()
 with torch.no_grad():
     t_module.in_proj_weight.copy_(torch.tensor(np.concatenate([w.T for w in matrices[:3]])))  # (3·dim, dim)
@@ -315,7 +316,7 @@ print(f"nn.MultiheadAttention, causal: largest difference {t_gap:.0e}; its defau
 #
 # Look at them, all on one scale. Which of them could you name?
 
-# %% mystnb={"image": {"alt": "Twelve 15 by 15 maps in four rows of three. Head 2 is a sharp dark line directly below the diagonal. Head 5 has a few dark cells left of the diagonal and a [CLS] column. Head 8 has a [CLS] column and isolated cells where the two “the” meet. Head 9 has one very dark cell, from [CLS] to [SEP]. Most others are pale all over, some with a faint [CLS] column."}, "figure": {"caption": "The twelve heads of one layer, reading one sentence. One is as sharp as a ruler, most are diffuse, and no two are alike.", "name": "fig-twelve-heads"}}
+# %% mystnb={"image": {"alt": "Twelve 15 by 15 maps in four rows of three. Head 2 is a sharp dark line directly below the diagonal. Head 5 has a few dark cells left of the diagonal and a [CLS] column. Head 8 has a [CLS] column and isolated cells where the two “the” meet. Head 9 has one very dark cell, from [CLS] to [SEP]. Most others are pale all over, some with a faint [CLS] column."}, "figure": {"caption": "The twelve heads of one layer, reading one sentence. One is as sharp as a ruler, some have a few dark cells of their own, most are diffuse.", "name": "fig-twelve-heads"}}
 plots.gallery(layer.weights, [f"head {h}" for h in range(12)], layer.tokens, ["[CLS]", "didn", "street", "[SEP]"])
 plt.show()
 
@@ -333,13 +334,12 @@ for h in range(12):
     print(f"{h:4} {before_me[h]:9.2f} {after_me[h]:5.2f} {the_the[h]:8.2f} {on_cls[h]:6.2f} {keys_seen[h]:5.1f}")
 
 # %% [markdown]
-# Head 2 gives the previous token all it has. Head 8 is the one in which the two *the* find each other, with ten times the weight that head 2 to head 6 give them, and more. The broad heads spread a row over eleven or more of 15 keys. Head 5 looks like a vaguer head 2; read its rows where the word *didn't* was
+# Head 2 gives the previous token all it has. Head 8 is the one in which the two *the* find each other: 0.35, where no other head gives them more than 0.08. The broadest heads spread a row over eleven or more of 15 keys. Head 5 looks like a vaguer head 2; read its rows where the word *didn't* was
 # taken apart:
 
 # %%
 for h, query, key in ((5, "'", "didn"), (5, "t", "didn"), (5, "it", "because"), (4, "'", "t"), (9, "[CLS]", "[SEP]")):
     print(f"head {h}: {query:>5} → {key:<7} {weights[h, layer.tokens.index(query), layer.tokens.index(key)]:.2f}")
-assert np.isclose(the_the[8], 0.353, atol=1e-3)  # 0.31 one way, 0.40 the other
 print(f"head 8: the → the {weights[8, 1, 7]:.2f} and {weights[8, 7, 1]:.2f}")
 print(f"a head of layer 3: mean weight on [CLS] {real_head('sink').weights[:, 0].mean():.2f}")
 
@@ -378,13 +378,16 @@ print(f"sum of the heads' squares {squares.sum():.0f}, square of their sum {(add
 
 # %% [markdown]
 # Close. All in all the twelve contributions hardly reinforce or cancel each other. In 384 dimensions there is room: what a head can add is $A_h X\,W_V^{h} W_O^{h}$, and that last product is a
-# 384 × 384 matrix whose {term}`rank <projection>` cannot exceed the 32 columns in its middle. Each head writes into a 32-dimensional subspace of its own.
+# 384 × 384 matrix whose rank cannot exceed the 32 in its middle. Each head reads and writes 32 directions.
 
 # %%
 value_to_result = [layer.w_v[:, 32 * h : 32 * h + 32] @ row_blocks[h] for h in range(12)]  # (dim, dim) each
-print("ranks:", [int(np.linalg.matrix_rank(m)) for m in value_to_result], "of", value_to_result[0].shape[0])
+print("ranks:", [int(np.linalg.matrix_rank(m)) for m in value_to_result])
+print("rank of the whole W_O:", np.linalg.matrix_rank(layer.w_o))
 
 # %% [markdown]
+# The whole $W_O$ has full rank, so the twelve subspaces have no direction in common: what one head writes, the others cannot cancel completely, not even all together.
+#
 # The sum also tells what twelve heads have over one. Suppose all had the **same** map $A$. Then
 #
 # $$\sum_h A X\,W_V^{h} W_O^{h} = A X\,W_V W_O ,$$
@@ -433,8 +436,8 @@ plt.show()
 
 # %% [markdown]
 # The two rankings disagree about head 4 because they ask different questions, and neither asks the one that counts: does the *model* get worse? That needs the rest of the network and a task. Where it was measured, most heads of trained translation models and
-# of BERT could be removed one at a time without a significant loss, and some layers did with a single head, although not all heads of a model can go at once {cite}`michel2019`. In an English–Russian translation model 38 of 48 encoder heads were pruned at a price of 0.15 BLEU; the heads with
-# recognisable jobs went last {cite}`voita2019`. Both papers prune *trained* models. That heads can be spared afterwards does not say that training could have done without them.
+# of BERT could be removed one at a time without a significant loss, and some layers did with a single head, although pruning heads in the whole model together works only up to a point {cite}`michel2019`. In an English–Russian translation model 38 of 48 encoder heads were pruned at a price of 0.15 BLEU; the heads with
+# recognisable jobs went last {cite}`voita2019`. Both papers start from *trained* models. That heads can be spared afterwards does not say that training could have done without them.
 #
 # ## Do twelve heads cost twelve times as much?
 #
@@ -468,8 +471,8 @@ log_weights = scores_long - np.log(np.exp(scores_long).sum(axis=-1, keepdims=Tru
 print("rank of scores:", np.linalg.matrix_rank(scores_long), "  of log weights:", np.linalg.matrix_rank(log_weights))
 
 # %% [markdown]
-# A 128 × 128 map of weights whose logarithms have a higher rank cannot come out of this head exactly, whatever its matrices and whatever the tokens. {cite:t}`bhojanapalli2020` prove that such maps exist as soon as $d$ is smaller than the sequence, and argue for heads as wide as the sequence is long. How
-# far is the *nearest* map? Take random scores as a target. The best approximation of rank $d$ is known: keep the $d$ largest singular values. (Row means are taken out first, softmax forgets them.)
+# A 128 × 128 map of weights whose logarithms have a higher rank cannot come out of this head exactly, whatever its matrices and whatever the tokens. {cite:t}`bhojanapalli2020` prove that a head at least as wide as the sequence is long can give any map of positive weights (if the tokens are linearly independent), that a narrower one cannot, and propose heads as wide as the sequence. How
+# near does a narrow head come? Take random scores as a target. The best approximation of rank $d$, in squared error, keeps the $d$ largest singular values. (Row means are taken out first, because softmax forgets them.)
 
 # %%
 target = rng.normal(size=(128, 128))
@@ -478,7 +481,7 @@ for width in (2, 8, 32, 64, 127):
     print(f"width {width:3}: misses {(singular[width:] ** 2).sum() / (singular**2).sum():.2f} of the target's variance")
 
 # %% [markdown]
-# A head of width 32 must miss more than a third of an arbitrary pattern over 128 tokens. Over our sentence of 15 it misses nothing: the bottleneck begins where texts are longer than heads are wide.
+# A head of width 32 misses more than a third of this pattern over 128 tokens, whatever its matrices. Over a sentence of 15 there is no such limit: the bottleneck begins where texts are longer than heads are wide.
 #
 # But *arbitrary* is a strong word. Can a head of width **2** make each of 128 queries point at one key of its own, in any order you like? A {term}`permutation` matrix has rank 128.
 
@@ -489,22 +492,20 @@ wanted = rng.permutation(128)                                 # query i should f
 for loudness in (10, 100, 1_000, 5_000):
     pointing = softmax(loudness * circle[wanted] @ circle.T)  # each query is its key, made long
     print(f"scores up to {loudness:>5}: weight on the right key {pointing[np.arange(128), wanted].min():.3f}")
-
-# %%
 upright = softmax(10 * np.eye(128))                           # width 128: every key has its own direction
-print(f"width 128, scores up to 10: {np.diag(upright).min():.3f}")
+print(f"width 128, scores up to 10: {np.diag(upright).min():.3f}; float16 steps at 5000: {np.spacing(np.float16(5000))}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # It can. Rank limits the scores, not what softmax makes of them: put the keys on a circle, let each query be the key it wants. The price is loudness. Neighbours on the circle are so similar that the
-# scores must reach 5,000 where a wide head does with 10, and a float16 number of that size is rounded to a multiple of 4.
+# scores must reach 5,000 where a head of width 128 does with 10, and float16 knows only every fourth integer there.
 # :::
 #
-# So be careful with *a narrow head cannot*. It can point at any one key, if it may shout. What it cannot do is give an arbitrary mixture to every query at once. The usual width, 64 or 128, is a compromise that experiments have settled, not a theorem.
+# So be careful with *a narrow head cannot*. It can point at any one key, if it may shout. What it cannot do is give an arbitrary mixture to every query at once. Width is a compromise to be found by experiment: in the original one, at constant computation, a single head was worst by 0.9 BLEU against the best setting, and too many heads were worse again {cite}`vaswani2017`.
 #
 # ## Must every head have its own keys and values?
 #
-# When a model writes text token by token, it keeps all keys and values it has computed, in the {term}`KV cache` (chapter 12), and reads all of them again for every new token. Reading them is what takes the time. Queries are not kept. So let several query heads **share** one key and value head: all of them
+# When a model writes text token by token, it keeps all keys and values it has computed, in the {term}`KV cache` (chapter 12), and reads all of them again for every new token; reading them, not computing with them, is then what limits the speed {cite}`shazeer2019`. Queries are not kept. So let several query heads **share** one key and value head: all of them
 # in {term}`multi-query attention` {cite}`shazeer2019`, groups of neighbours in {term}`grouped-query attention` {cite}`ainslie2023`. How much does that save?
 
 # %%
@@ -512,16 +513,14 @@ published = {"Llama-2-7B": 32, "Llama-3-8B": 8}  # key/value heads; both: 32 lay
 for name, kv_heads in published.items():
     per_token = costs.kv_cache_bytes(layers=32, kv_heads=kv_heads, dim_head=128, seq=1)  # 2 bytes per number
     flops_per_byte = costs.attention_flops(32, 1, 4096, 128) / costs.kv_cache_bytes(1, kv_heads, 128, 4096)
-    print(f"{name}: {per_token // 1024} KiB per token, {8192 * per_token / 2**30:.0f} GiB for 8192; {flops_per_byte:.0f} FLOP per byte read")
+    print(f"{name}: {per_token // 1024} KiB per token, {4096 * per_token / 2**30:.1f} GiB for 4096; {flops_per_byte:.0f} FLOP per byte read")
 
-# %% [markdown]
-# A quarter of the cache, and each byte read from it serves four heads instead of one. The projections shrink too, a little:
-
-# %%
 for kv_heads in (12, 4, 1):
-    print(f"{kv_heads:2} key/value heads: {costs.attention_parameters(384, 12, kv_heads):,} parameters in our layer")
+    print(f"our layer with {kv_heads:2}: {costs.attention_parameters(384, 12, kv_heads):,} parameters")
 
 # %% [markdown]
+# A quarter of the cache, and each byte read from it serves four heads instead of one. The projections shrink too.
+#
 # In the code it is one line, `np.repeat(each, heads // kv_heads, axis=-3)`: each key/value head is repeated for the query heads of its group. There is another function that repeats arrays, `np.tile`. Both give 12 heads. What is the difference?
 
 # %%
@@ -546,14 +545,18 @@ assert np.allclose(grouped, plain, atol=1e-4)                         # float32,
 off = np.linalg.norm(merge_heads(tiled) @ layer.w_o - plain) / np.linalg.norm(plain)
 print(f"np.tile: the result is off by {off:.2f} of its length")
 
+# %% tags=["torch-check"]
+t_sdpa = torch.nn.functional.scaled_dot_product_attention
+t_q = torch.tensor(split_heads(layer.x @ layer.w_q, 12))[None]
+t_four = [torch.tensor(each)[None] for each in four]
+t_merged = merge_heads(t_sdpa(t_q, *t_four, enable_gqa=True)[0].numpy())
+assert np.allclose(t_merged @ layer.w_o, plain, atol=1e-4)
+print("PyTorch's enable_gqa groups neighbours too")
+
 # %% [markdown]
 # ### Can a trained layer be converted?
 #
-# The paper on grouped queries starts from trained models: it takes the **mean** of the key and value projections in each group, and then trains on for 5% of the original compute {cite}`ainslie2023`. What does the first step alone do to our layer? As a yardstick: leaving out *all* heads, so that only $b_O$ remains, changes the result by
-
-# %%
-nothing = change(np.broadcast_to(layer.b_o, layer.out.shape))
-print(f"{nothing:.2f} of its length")
+# The paper on grouped queries starts from trained models: it takes the **mean** of the key and value projections in each group, and then trains on for 5% of the original compute {cite}`ainslie2023`. What does the first step alone do to our layer? Two functions: one pools columns, one measures.
 
 # %%
 def pool(columns, kv_heads, pick=np.mean):
@@ -561,10 +564,14 @@ def pool(columns, kv_heads, pick=np.mean):
     return pick(groups, axis=-2).reshape(*columns.shape[:-1], kv_heads * 32)
 
 
-def converted(kv_heads, w_q, w_k, w_v, w_o, biases, pick=np.mean):
-    b_q, b_k, b_v, b_o = biases
-    pooled = [pool(each, kv_heads, pick) for each in (w_k, w_v, b_k, b_v)]
-    return change(multi_head_attention(layer.x, w_q, *pooled[:2], w_o, 12, kv_heads=kv_heads, biases=(b_q, *pooled[2:], b_o))[0])
+def converted(kv_heads, matrices, biases, pick=np.mean):
+    (w_q, w_k, w_v, w_o), (b_q, b_k, b_v, b_o) = matrices, biases
+    few_k, few_v, few_b_k, few_b_v = (pool(each, kv_heads, pick) for each in (w_k, w_v, b_k, b_v))
+    few_biases = (b_q, few_b_k, few_b_v, b_o)
+    return change(multi_head_attention(layer.x, w_q, few_k, few_v, w_o, 12, kv_heads=kv_heads, biases=few_biases)[0])
+
+# %% [markdown]
+# As a yardstick take the layer without any heads, in which only $b_O$ remains.
 
 # %%
 def first_of_group(groups, axis):
@@ -572,9 +579,11 @@ def first_of_group(groups, axis):
 
 
 counts = (12, 6, 4, 3, 2, 1)
-by_mean = {12 // n: converted(n, *matrices, biases) for n in counts}
-by_first = {12 // n: converted(n, *matrices, biases, first_of_group) for n in counts}
+nothing = change(np.broadcast_to(layer.b_o, layer.out.shape))
+by_mean = {12 // n: converted(n, matrices, biases) for n in counts}
+by_first = {12 // n: converted(n, matrices, biases, first_of_group) for n in counts}
 assert by_mean[1] < 1e-5                    # groups of one: nothing changes
+print(f"no heads at all: {nothing:.2f}")
 for group in by_mean:
     print(f"{group:2} query heads share: mean {by_mean[group]:.2f}, first of the group {by_first[group]:.2f}")
 
@@ -588,26 +597,29 @@ plt.show()
 # %% [markdown]
 # Honest result: the mean is better than picking one, as the paper found after training on, and both are useless as they stand. Even pairs of neighbours move the result by 0.81 of its length. The training afterwards is not a refinement, it is the method.
 #
-# Chapter 2 tells us one reason. Turn the queries and keys of a head by the same rotation, its values by another, and its rows of $W_O$ back again: no score and no result changes. But a mean of two heads, each turned its own way, does change. So the mean depends on something that has no meaning:
+# Chapter 2 tells us one reason. Turn the queries and keys of a head by the same orthogonal matrix, its values by another, and its rows of $W_O$ back again: no score and no result changes. But a mean of two heads, each turned its own way, does change. So the mean depends on a choice of coordinates that means nothing to the layer:
 
 # %%
-def turned(seed):
-    spin = np.random.default_rng(seed)
-    r_k, r_v = np.linalg.qr(spin.normal(size=(2, 12, 32, 32)))[0].astype(np.float32)  # a rotation for each head
+def turn(columns, r):
+    return merge_heads(split_heads(np.atleast_2d(columns), 12) @ r)  # each head's columns by its own matrix
 
-    def by(columns, r):
-        return merge_heads(split_heads(np.atleast_2d(columns), 12) @ r)
 
+def turned(r_k, r_v):
     (w_q, w_k, w_v, w_o), (b_q, b_k, b_v, b_o) = matrices, biases
     back = (r_v.swapaxes(-1, -2) @ w_o.reshape(12, 32, 384)).reshape(384, 384)
-    return (by(w_q, r_k), by(w_k, r_k), by(w_v, r_v), back), (by(b_q, r_k), by(b_k, r_k), by(b_v, r_v), b_o)
+    new_matrices = turn(w_q, r_k), turn(w_k, r_k), turn(w_v, r_v), back
+    return new_matrices, (turn(b_q, r_k), turn(b_k, r_k), turn(b_v, r_v), b_o)
 
 
-assert converted(12, *turned(1)[0], turned(1)[1]) < 1e-5  # the turned layer is the same layer
-print("pairs pooled, 5 ways to turn:", np.array([converted(6, *turned(seed)[0], turned(seed)[1]) for seed in range(1, 6)]))
+by_turn = []
+for _ in range(5):
+    random_turns = np.linalg.qr(rng.normal(size=(2, 12, 32, 32)))[0].astype(np.float32)
+    assert converted(12, *turned(*random_turns)) < 1e-5  # the turned layer is the same layer
+    by_turn.append(converted(6, *turned(*random_turns)))
+print("pairs pooled, turned in 5 ways:", np.array(by_turn))
 
 # %% [markdown]
-# (The matrices may also include reflections; they are orthogonal, which is all that is needed.) Choosing the turns so that the heads of a group agree *before* taking the mean is the idea of [Align Attention Heads Before Merging Them](https://arxiv.org/abs/2412.20677); the last exercise lets you try.
+# Choosing the turns so that the heads of a group agree *before* taking the mean is the idea of [Align Attention Heads Before Merging Them](https://arxiv.org/abs/2412.20677); the last exercise lets you try.
 #
 # ## Where do keys and values come from?
 #
@@ -647,8 +659,8 @@ assert np.allclose(cross_weights, masked_weights[:, 9:, :9], atol=1e-6)
 # | sharing keys and values | cache divided by the group; neighbours share (`repeat`, not `tile`) | {numref}`fig-sharing` |
 # | `context` | cross-attention is the same function | two clauses |
 #
-# **In practice.** Libraries make queries, keys and values with one fused product and cut it afterwards, in orders that differ between models (third exercise). Efficient code never repeats the shared keys in memory: it lets a group of query heads read the same
-# keys (first exercise); `scaled_dot_product_attention` in PyTorch has `enable_gqa=True` for that. The paper on grouped queries leaves encoders alone: they read a text in one pass and keep no cache, so our layer would gain little. {cite:t}`deepseek2024`
+# **In practice.** Libraries make queries, keys and values with one fused product and cut it afterwards, in orders that differ between models (third exercise). Fast kernels do not repeat the shared keys in memory: a group of query heads reads the same
+# ones (first exercise). The paper on grouped queries shares heads in the decoder and leaves the encoder's self-attention alone {cite}`ainslie2023`: an encoder reads its text in one pass and keeps no cache, so our layer would gain little. {cite:t}`deepseek2024`
 # compress keys and values into one short vector per token instead of sharing heads.
 #
 # **Shortcut taken here.** One layer, one sentence. Distances between results are not losses: the next layers may care about a small change and ignore a large one. And a head in a stack also works through what later heads read from it.
@@ -659,8 +671,8 @@ assert np.allclose(cross_weights, masked_weights[:, 9:, :9], atol=1e-6)
 # %% [markdown] tags=["ex:grouped", "ex-prompt"]
 # ```{exercise} Share without copying
 # :label: ex-grouped
-# Write `grouped_attention(q, k, v)` with `q` (..., heads, seq_q, dim_head) and `k`, `v` (..., kv_heads, seq_k, ·). Neighbouring query heads share. Return `out` (..., heads, seq_q, dim_v) and `weights` (..., heads, seq_q, seq_k), and at no moment hold keys or values more
-# than twice in memory. The check measures it. Hint: to one key head, the queries of its whole group are just a longer list of queries.
+# Write `grouped_attention(q, k, v)` with `q` (..., heads, seq_q, dim_head) and `k`, `v` (..., kv_heads, seq_k, ·). Neighbouring query heads share. Return `out` (..., heads, seq_q, dim_v) and `weights` (..., heads, seq_q, seq_k),
+# and never build the repeated keys or values: the check measures memory. Hint: to one key head, the queries of its whole group are just a longer list of queries.
 # ```
 
 # %% tags=["ex:grouped", "ex-stub"]
@@ -716,6 +728,7 @@ picked, picked_biases = pick_heads(order, matrices, biases)
 picked_out, picked_weights = multi_head_attention(layer.x, *picked, heads=12, biases=picked_biases)
 assert np.allclose(picked_out, layer.out, atol=1e-5)
 assert np.allclose(picked_weights, weights[order], atol=1e-5)
+assert np.array_equal(picked_biases[1][:32], layer.b_k[160:192])  # softmax would not notice
 few, few_biases = pick_heads([2, 4], matrices, biases)
 assert few[0].shape == (384, 64) and few[3].shape == (64, 384)
 few_out, _ = multi_head_attention(layer.x, *few, heads=2, biases=few_biases)
@@ -749,23 +762,23 @@ for packed, interleaved in ((stacked, False), (by_head, True)):
         assert np.array_equal(yours, ours)
 assert np.array_equal(unpack(np.arange(48).reshape(12, 4), 2, True)[1][:, 0], [8, 9, 10, 11])  # key 0 of head 0
 
-# %% [markdown] tags=["ex:mean_map", "ex-prompt"]
+# %% [markdown] tags=["ex:joined", "ex-prompt"]
 # ```{exercise} When are two heads one?
-# :label: ex-mean-map
+# :label: ex-joined
 # Two heads whose maps are equal could be merged into one: $A X (W_V^{1} W_O^{1} + W_V^{2} W_O^{2})$. Write `joined(w_v, w_o, i, j)`, which returns a $W_V$ (384, 64) and a $W_O$ (64, 384) for **one** head, 64 wide, that does to values what heads `i` and `j` do together under one map. Then **predict**: could the width
 # be 32 again? The check tells you the rank.
 # ```
 
-# %% tags=["ex:mean_map", "ex-stub"]
+# %% tags=["ex:joined", "ex-stub"]
 def joined(w_v, w_o, i, j):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:mean_map", "ex-solution", "hide-cell"]
+# %% tags=["ex:joined", "ex-solution", "hide-cell"]
 def joined(w_v, w_o, i, j):
     both = np.r_[32 * i : 32 * i + 32, 32 * j : 32 * j + 32]
     return w_v[:, both], w_o[both]
 
-# %% tags=["ex:mean_map", "ex-check"]
+# %% tags=["ex:joined", "ex-check"]
 wide_in, wide_out = joined(layer.w_v, layer.w_o, 7, 11)
 assert wide_in.shape == (384, 64) and wide_out.shape == (64, 384)
 assert np.allclose(wide_in @ wide_out, value_to_result[7] + value_to_result[11], atol=1e-4)
