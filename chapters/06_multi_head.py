@@ -203,12 +203,13 @@ def layer_with(x, split, merge):
 
 
 shuffle = rng.permutation(15)
+print("                    round trip, shuffle, model")
 for name, (split, merge) in pairs.items():
     result = layer_with(layer.x, split, merge)
     round_trip = np.array_equal(merge(split(q_all, 12)), q_all)
     equivariant = np.allclose(layer_with(layer.x[shuffle], split, merge), result[shuffle], atol=1e-4)
     equals_model = np.allclose(result, layer.out, atol=1e-4)  # entries up to 4 in float32: far below any mistake
-    print(f"{name:>18}: round trip {round_trip!s:5}  equivariant {equivariant!s:5}  model {equals_model}")
+    print(f"{name:>18}: {round_trip!s:5} {equivariant!s:5} {equals_model!s:5}")
 
 # %% [markdown]
 # The round trip passes a broken pair. **Equivariance** (chapter 5: shuffle the tokens, and the results must be shuffled alike) needs no reference and catches both straight ones. It does not catch the dealt pair, and rightly
@@ -245,7 +246,7 @@ for first in (0, 4, 8):
 assert np.allclose(np.concatenate(looped, axis=-1) @ small[3], short_out)
 
 # %% [markdown]
-# Now the full one. Four things are new, one line each: biases; a mask, handed on; a `context`, so that keys and values may come from another sequence; and `kv_heads`, so that several query heads may share keys and values. The last two
+# Now the full one. Four things are new: biases; a mask, handed on; a `context`, so that keys and values may come from another sequence; and `kv_heads`, so that several query heads may share keys and values. The last two
 # have sections of their own below. Left at their defaults they change nothing.
 
 # %%
@@ -329,9 +330,9 @@ after_me = weights[:, np.arange(14), np.arange(1, 15)].mean(axis=-1)
 the_the = (weights[:, 1, 7] + weights[:, 7, 1]) / 2                     # “the” is token 1 and token 7
 on_cls = weights[:, :, 0].mean(axis=-1)
 keys_seen = np.exp(entropy(weights)).mean(axis=-1)
-print("head  previous  next  the–the  [CLS]  keys")
+print("head  prev  next the–the [CLS] keys")
 for h in range(12):
-    print(f"{h:4} {before_me[h]:9.2f} {after_me[h]:5.2f} {the_the[h]:8.2f} {on_cls[h]:6.2f} {keys_seen[h]:5.1f}")
+    print(f"{h:4} {before_me[h]:5.2f} {after_me[h]:5.2f} {the_the[h]:7.2f} {on_cls[h]:5.2f} {keys_seen[h]:4.1f}")
 
 # %% [markdown]
 # Head 2 gives the previous token all it has. Head 8 is the one in which the two *the* find each other: 0.35, where no other head gives them more than 0.08. The broadest heads spread a row over eleven or more of 15 keys. Head 5 looks like a vaguer head 2; read its rows where the word *didn't* was
@@ -378,7 +379,7 @@ print(f"sum of the heads' squares {squares.sum():.0f}, square of their sum {(add
 
 # %% [markdown]
 # Close. All in all the twelve contributions hardly reinforce or cancel each other. In 384 dimensions there is room: what a head can add is $A_h X\,W_V^{h} W_O^{h}$, and that last product is a
-# 384 × 384 matrix whose rank cannot exceed the 32 in its middle. Each head reads and writes 32 directions.
+# 384 × 384 matrix whose rank, the number of independent directions it can produce, cannot exceed the 32 in its middle. (The value biases add one constant vector more, because rows sum to 1.)
 
 # %%
 value_to_result = [layer.w_v[:, 32 * h : 32 * h + 32] @ row_blocks[h] for h in range(12)]  # (dim, dim) each
@@ -436,12 +437,12 @@ plt.show()
 
 # %% [markdown]
 # The two rankings disagree about head 4 because they ask different questions, and neither asks the one that counts: does the *model* get worse? That needs the rest of the network and a task. Where it was measured, most heads of trained translation models and
-# of BERT could be removed one at a time without a significant loss, and some layers did with a single head, although pruning heads in the whole model together works only up to a point {cite}`michel2019`. In an English–Russian translation model 38 of 48 encoder heads were pruned at a price of 0.15 BLEU; the heads with
+# of BERT could be removed one at a time without a significant loss, and some layers did with a single head, although pruning heads in the whole model together works only up to a point {cite}`michel2019`. In an English–Russian translation model 38 of 48 encoder heads were pruned at a price of 0.15 BLEU, a score out of 100; the heads with
 # recognisable jobs went last {cite}`voita2019`. Both papers start from *trained* models. That heads can be spared afterwards does not say that training could have done without them.
 #
 # ## Do twelve heads cost twelve times as much?
 #
-# Keep the width of 384 and cut it into 1, 2, 12 or 384 heads, for a text of 512 tokens. Predict three columns: the parameters, the FLOPs of all matrix products, the number of weights that softmax has to compute.
+# Keep the width of 384 and cut it into 1, 2, 12 or 384 heads, for a text of 512 tokens. Predict three columns: the parameters, the FLOPs (multiplications and additions) of all matrix products, the number of weights that softmax has to compute.
 
 # %%
 for heads in (1, 2, 12, 384):
@@ -587,7 +588,7 @@ print(f"no heads at all: {nothing:.2f}")
 for group in by_mean:
     print(f"{group:2} query heads share: mean {by_mean[group]:.2f}, first of the group {by_first[group]:.2f}")
 
-# %% mystnb={"image": {"alt": "Two panels over the number of query heads that share one key/value head, from 1 to 32. Top: cache per token of a model of Llama’s shape falls from 512 KiB at 1 through 128 KiB at 4 to 16 KiB at 32. Bottom: change of our layer’s result without training on; the mean rises from 0 at 1 to 0.81 at 2 and 1.13 at 12; taking the first head lies above it at every point beyond 1; a dashed line at 1.14 marks all heads left out."}, "figure": {"caption": "Sharing divides the cache by the size of the group. Done to a trained layer without training on, it destroys the layer: with one shared head the result is as wrong as without any heads.", "name": "fig-sharing"}}
+# %% mystnb={"image": {"alt": "Two panels over the number of query heads that share one key/value head, from 1 to 32. Top: cache per token of a model of Llama’s shape falls from 512 KiB at 1 through 128 KiB at 4 to 16 KiB at 32. Bottom: change of our layer’s result without training on; the mean rises from 0 at 1 to 0.81 at 2 and 1.13 at 12; taking the first head lies above it at every point beyond 1; a dashed line at 1.14 marks all heads left out."}, "figure": {"caption": "Sharing divides the cache by the size of the group. Done to a trained layer without training on, it destroys the layer: with one shared head the result is about as wrong as without any heads.", "name": "fig-sharing"}}
 groups = (1, 2, 4, 8, 16, 32)
 cache = {group: costs.kv_cache_bytes(32, 32 // group, 128, seq=1) / 1024 for group in groups}
 plots.sharing(cache, {name: 32 // n for name, n in published.items()},
@@ -595,7 +596,7 @@ plots.sharing(cache, {name: 32 // n for name, n in published.items()},
 plt.show()
 
 # %% [markdown]
-# Honest result: the mean is better than picking one, as the paper found after training on, and both are useless as they stand. Even pairs of neighbours move the result by 0.81 of its length. The training afterwards is not a refinement, it is the method.
+# Honest result: the mean is better than picking one, as the paper found after training on, and by this measure both are useless as they stand. Even pairs of neighbours move the result by 0.81 of its length. The training afterwards has to do the work.
 #
 # Chapter 2 tells us one reason. Turn the queries and keys of a head by the same orthogonal matrix, its values by another, and its rows of $W_O$ back again: no score and no result changes. But a mean of two heads, each turned its own way, does change. So the mean depends on a choice of coordinates that means nothing to the layer:
 
