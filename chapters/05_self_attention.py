@@ -61,7 +61,9 @@ shares = softmax(row)                                 # (seq_k,) sums to 1
 mixed = np.zeros(32, dtype=v.dtype)                   # (dim_v,)
 for share, value in zip(shares, v, strict=True):
     mixed += share * value  # a little of each value
-print(f"animal {shares[animal]:.2f}, street {shares[street]:.2f}; result {np.linalg.norm(mixed):.2f} long")
+print(f"animal {shares[animal]:.2f}, [CLS] {shares[0]:.2f}, street {shares[street]:.2f}")
+v_cls, v_animal = np.linalg.norm(v[[0, animal]], axis=-1)
+print(f"value of animal {v_animal:.2f} long, of [CLS] {v_cls:.2f}; result {np.linalg.norm(mixed):.2f} long")
 
 # %% mystnb={"image": {"alt": "From left to right for the query “it”: bars of 15 scores, longest at “animal”; bars of 15 weights, “animal” near 0.64 and [CLS] near 0.12; a signed map with one row of 32 numbers per key, in which only the row of “animal” is strongly coloured. Below it the sum of all rows looks almost like the row of “animal”."}, "figure": {"caption": "One token’s walk through attention. Its result is the sum of the coloured rows; here that is mostly the value of “animal”. The row of [CLS] is pale although its weight is the second largest: its value is short.", "name": "fig-walk"}}
 plots.walk(row, shares, v, head.tokens, "it")
@@ -109,37 +111,25 @@ print("weights.T @ ones:", (weights.T @ same_value)[:5, 0])
 #
 # ## Where does the mask go?
 #
-# Between scores and softmax, as $-\infty$ (chapter 3). The tempting alternative is to compute the weights first and cross out what is
-# forbidden. Which two things go wrong then, under a {term}`causal mask`?
+# Between scores and softmax, as $-\infty$. Chapter 3 tried the other order, weights first and then cross out what is forbidden, and the future leaked.
+# How widely? Put a {term}`causal mask` on our head, change one key that only the last query may see, and count the rows that notice.
 
 # %%
 allowed = to_array(causal, 15)  # (seq_q, seq_k), True = may attend
-before = softmax(np.where(allowed, scores, -np.inf))  # mask, then softmax
-after = weights * allowed  # softmax, then mask
-print("mask, then softmax: rows sum to", before.sum(axis=-1)[:5])
-print("softmax, then mask: rows sum to", after.sum(axis=-1)[:5])
-
-assert np.allclose(after / after.sum(axis=-1, keepdims=True), before, atol=1e-6)
-
-# %% [markdown]
-# That is the first. For the second, change one key that only the last query may see, and count the rows that notice.
-
-# %%
 k_other = k.copy()
 k_other[-1] *= 2  # a key that only the last query may see
 scores_other = attention_scores(q, k_other)
-moved_before = softmax(np.where(allowed, scores_other, -np.inf)) - before
-moved_after = softmax(scores_other) * allowed - after
-for name, moved in (("mask, then softmax", moved_before), ("softmax, then mask", moved_after)):
+before, before_other = (softmax(np.where(allowed, each, -np.inf)) for each in (scores, scores_other))
+after, after_other = (softmax(each) * allowed for each in (scores, scores_other))
+moves = {"mask, then softmax": before_other - before, "softmax, then mask": after_other - after}
+for name, moved in moves.items():
     noticed = np.abs(moved).max(axis=-1) > 1e-6  # beyond rounding
     print(f"{name}: {noticed.sum()} of 15 rows notice")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The rows no longer sum to 1, which is easy to see. And the **future leaks** through the denominator, which is not: a forbidden key still
-# competes for weight, so how much is missing depends on keys the query must not see. Here every row
-# notices a change of the last key. In a language model the future holds the answer, so this is a leak of the answer.
-# (Dividing each row by its sum once more repairs both, as the `assert` shows, unless everything allowed has underflowed to 0. Masking first needs no repair.)
+# One, and all fifteen. Every forbidden key competes for weight before it is crossed out, so what is left for the allowed keys depends on keys that the query must
+# not see. (In exact arithmetic, dividing each row by its new sum repairs this; chapter 3 shows where floating point does not.)
 # :::
 #
 # ## Can a value nobody sees do harm?
@@ -224,10 +214,10 @@ heads = {name: real_head(name) for name in ("pronoun", "sink", "previous", "same
 for name, each in heads.items():
     _, yours = self_attention(each.x, *projections(each))
     difference = np.abs(yours - each.weights).max()
-    assert difference < 1e-6  # weights up to 1, float32 carries 7 digits
+    assert difference < 1e-6  # weights up to 1, from float32 sums over 384 products
     print(f"{name:>10}, layer {each.layer}, head {each.head}: largest difference {difference:.0e}")
 
-# %% mystnb={"image": {"alt": "Three 15 by 15 maps. The first two, your weights and the model’s, look identical: dark cells from “the” to “animal”, from “cross” to “street”, from “it” to “animal”, and a dark [CLS] column. The third, their difference magnified a million times, is faint and strongest where the weights are large."}, "figure": {"caption": "Ten lines of NumPy beside a pretrained model. Their difference, magnified a million times, is the rounding of float32: it is largest where the weights are.", "name": "fig-beside-the-model"}}
+# %% mystnb={"image": {"alt": "Three 15 by 15 maps. The first two, your weights and the model’s, look identical: dark cells from “the” to “animal”, from “cross” to “street”, from “it” to “animal”, and a dark [CLS] column. The third, their difference magnified a million times, is pale; its strongest cells stand in the [CLS] column, where the weights are neither near 0 nor near 1."}, "figure": {"caption": "Ten lines of NumPy beside a pretrained model. Their difference, magnified a million times, is the rounding of float32. It fades where a weight A is near 0 or near 1, because softmax passes on an error of the score in proportion to A(1 − A).", "name": "fig-beside-the-model"}}
 yours = self_attention(head.x, *projections(head))[1]
 plots.beside_the_model(yours, head.weights, head.tokens)
 plt.show()
@@ -256,14 +246,14 @@ for t_name, t_head in heads.items():
     t_w, t_b = projections(t_head)[:3], projections(t_head)[3:]
     t_qkv = [t_head.x @ w + b for w, b in zip(t_w, t_b, strict=True)]
     t_gap = np.abs(t_fused(*map(torch.tensor, t_qkv)).numpy() - attention(*t_qkv)[0]).max()
-    assert t_gap < 1e-5  # values of length up to 4, float32
+    assert t_gap < 1e-5  # float32 means of values about 4 long
     print(f"{t_name:>10}: your out against PyTorch's fused attention {t_gap:.0e}")
 t_spoilt = t_fused(*map(torch.tensor, (q, k, v_unfilled)), attn_mask=torch.tensor(hide_last))
 assert t_spoilt.isnan().all()
 print("PyTorch's result with NaN in the hidden value:", t_spoilt[0, :3])
 
 # %% [markdown]
-# PyTorch's fused attention agrees with you, and it does not guard against the unfilled value: in the release this book pins, every result is NaN.
+# PyTorch's fused attention agrees with you, and it does not guard against the unfilled value: on the CPU, in the release this book pins, every result is NaN.
 # When you use it, clear your buffers.
 #
 # ## Does attention know about order?
@@ -335,7 +325,7 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# With reversed rows it looks to the **right**: the vector it is looking for says “position 4”, and that vector has moved. With reversed words
+# With reversed rows it looks to the **right**: the query of position 5 looks for the vector that says “position 4”, and that vector now stands on its other side. With reversed words
 # it looks to the **left** as always, at whatever word now stands there.
 # :::
 #
@@ -356,7 +346,7 @@ print(f"between the two results, causal mask: {np.linalg.norm(ordered[1] - order
 # %% [markdown]
 # The first *the* sees two tokens, the second eight. Attention under a causal mask is not equivariant: the mask **leaks order**. It even leaks a count. Take the barest
 # case: queries of zero, so that each query spreads its weight evenly over the $n$ keys it sees, and independent random values of variance 1. A mean of $n$ such numbers
-# has a standard deviation of $1/\sqrt n$, so the *size* of the result tells the position. And if the first token's value is recognisable, its weight $1/n$
+# has a standard deviation of $1/\sqrt n$, so the *size* of the result tells roughly where it stands ([Chi et al., 2023](https://arxiv.org/abs/2305.13571), find this in models with random and with trained weights). And if the first token's value is recognisable, its weight $1/n$
 # tells it exactly.
 
 # %%
@@ -369,13 +359,13 @@ curves = {"zero queries": (even_out**2).mean(axis=(0, 2)) ** 0.5,
 assert np.allclose(1 / even_weights[0, :, 0], places)  # the position, exactly
 assert np.allclose(curves["zero queries"], places**-0.5, rtol=0.08)  # of 2048 numbers: 5 s.e.
 
-# %% mystnb={"image": {"alt": "Size of the result against the number of keys seen, both axes logarithmic. With zero queries the curve follows the dashed line one over the square root of n from 1 down to 1/16. With random queries it falls too, and lies above."}, "figure": {"caption": "No position has been fed in anywhere, and yet the size of a result tells where it stands.", "name": "fig-position-leak"}}
+# %% mystnb={"image": {"alt": "Size of the result against the number of keys seen, both axes logarithmic. With zero queries the curve follows the dashed line one over the square root of n from 1 down to 1/16. With random queries it falls too, and lies above."}, "figure": {"caption": "No position has been fed in anywhere, and yet the size of the results, here averaged over 32 sequences, falls with their position.", "name": "fig-position-leak"}}
 plots.position_leak(places, curves)
 plt.show()
 
 # %% [markdown]
 # Causal language models trained without any {term}`positional encoding` do learn where they are: absolute positions can be read out of their layers, and
-# they come close to models with encodings {cite}`haviv2022`. That a causal transformer can represent absolute and relative positions without any encoding has been proved by
+# they come close to models with encodings {cite}`haviv2022`. That a causal transformer whose first token is always the same can represent absolute and relative positions without any encoding has been proved by
 # construction {cite}`kazemnejad2023`. An {term}`encoder` without positions cannot: it has no mask that could tell, and sees a bag of words. How positions are put in is chapter 7.
 #
 # ## Why a mean, and not the best match?
@@ -395,7 +385,7 @@ print(f"queries nudged: hard lookup moves by {hard_moved:.3f}, soft lookup by {s
 
 # %% [markdown]
 # The hard lookup does not answer at all. Its result is constant until another key overtakes, and then it jumps: the gradient is **zero almost everywhere**, and
-# training by gradients cannot improve a query or a key. The {term}`soft lookup` answers to every nudge, because every key has a say. That is
+# training by gradients cannot improve a query or a key. The {term}`soft lookup` answers to small nudges, because every key has a say. That is
 # why attention mixes. (Hard attention can be trained by other means, such as sampling and reinforcement learning.)
 #
 # ## What can a mean of values not do?
@@ -415,8 +405,8 @@ assert (flipped > v.max(axis=0) + 1e-5).any()  # weights.T @ v leaves the hull
 
 # %% [markdown]
 # A head can select and average. It cannot exaggerate: in no direction does its result lie further out than the outermost value. Three of the four heads pull the
-# results together, the sink head to a seventh of the spread; the previous-token head selects, and loses next to nothing. Stack layers of nothing but attention, with bounded
-# weights, and all tokens converge to one and the same vector, doubly exponentially fast in depth; residual connections and MLPs stop
+# results together, the sink head to a seventh of the spread; the previous-token head selects, and loses next to nothing. Stack layers of nothing but attention, with projections
+# that are small enough, and all tokens converge to one and the same vector, doubly exponentially fast in depth; residual connections and MLPs work against
 # that {cite}`dong2021`. Chapter 8 puts them in.
 #
 # The mean tames only the values, not the map as a whole: weights depend on products of inputs, and on unbounded inputs no constant bounds how
@@ -424,12 +414,13 @@ assert (flipped > v.max(axis=0) + 1e-5).any()  # weights.T @ v leaves the hull
 #
 # ## Does a high weight mean importance?
 #
-# In layer 3 there is a head in which nearly every token looks at [CLS], a token that stands for no word. How much of the results comes from there? Begin with the lengths of the values.
+# In layer 3 there is a head in which every token gives [CLS], which stands for no word, more than half of its weight. How much of the results comes from there? Begin with the lengths of the values.
 
 # %%
 sink = heads["sink"]
 v_sink = sink.x @ sink.w_v + sink.b_v
 out_sink, weights_sink = self_attention(sink.x, *projections(sink))
+assert (weights_sink[:, 0] > 0.5).all()  # every token, [CLS] itself included
 lengths = np.linalg.norm(v_sink, axis=-1)  # (seq_k,) length of each value
 others = lengths[1:].mean()
 print(f"[CLS] {lengths[0]:.2f}, the others {others:.2f} on average: {others / lengths[0]:.0f} times as long")
@@ -444,7 +435,7 @@ for token in ("[CLS]", "because"):
     share = parts[:, column].sum() / parts.sum()
     print(f"{token}: mean weight {weights_sink[:, column].mean():.2f}, share of all lengths {share:.2f}")
 
-# %% mystnb={"image": {"alt": "Three bar charts over 15 keys. Mean weight: [CLS] about 0.81, all others under 0.04. Length of the value: [CLS] 0.12, all others between 2.5 and 3.7. Mean length of weight times value: “because” about 0.12, [CLS] about 0.10, the others 0.02 to 0.05."}, "figure": {"caption": "In the sink head, [CLS] takes 0.81 of the weight and has a value 25 times shorter than the others’. Multiplied, it contributes less than “because”, which gets 0.03 of the weight.", "name": "fig-value-weighted"}}
+# %% mystnb={"image": {"alt": "Three bar charts over 15 keys. Mean weight: [CLS] about 0.81, all others under 0.04. Length of the value: [CLS] 0.12, all others between 2.5 and 3.7. Mean length of weight times value: “because” about 0.12, [CLS] about 0.10, the others 0.02 to 0.05."}, "figure": {"caption": "In the sink head, [CLS] takes 0.81 of the weight, but its value is a twenty-fifth as long as the others’ are on average. Multiplied, it contributes less than “because”, which gets 0.03 of the weight.", "name": "fig-value-weighted"}}
 mean_weight = weights_sink.mean(axis=0)
 plots.product_bars({"mean weight, over the queries": mean_weight, "length of the value": lengths},
                    "mean length of weight · value", sink.tokens, mark="[CLS]")
@@ -452,7 +443,7 @@ plt.show()
 
 # %% [markdown]
 # A row must sum to 1, so a head that finds nothing must still spend its weight somewhere. This one has learned to spend it on a key whose value is nearly zero: an {term}`attention sink`.
-# Measured by $\lVert A_{ij} v_j\rVert$ instead of $A_{ij}$, attention to special tokens in BERT is small in general, although their weights are large
+# Measured in this way, after the output projection, attention to special tokens in BERT is small in general, although their weights are large
 # {cite}`kobayashi2020`. In large causal models the sink is most often the first token {cite}`xiao2023,gu2024`.
 #
 # So is [CLS] unimportant to this head? Intervene, in two ways: set its **value** to zero, or forbid its **key**. Which changes the results more?
@@ -522,8 +513,8 @@ def attention_backward(d_out, q, k, v, weights):
 # This is `attnlib.reference.attention_backward`. (Dividing by $\sqrt d$ in the same line means that its `d_scores` is, strictly, the gradient of the dot products before scaling.) No mask
 # appears: where it forbade a key the weight is 0, and softmax's gradient passes nothing through a zero weight.
 #
-# Never trust a gradient that you have not measured. Nudge every single number, in float64, and watch a loss. Any loss will do; we take a random weighting of `out`, whose
-# gradient `d_out` is that weighting.
+# Never trust a gradient that you have not measured. Nudge every single number, in float64, and watch a loss. We take a random weighting of `out`, so that no entry
+# and no direction is left out; its gradient `d_out` is that weighting.
 
 # %%
 def numeric_gradient(f, array, step=1e-5):
@@ -574,8 +565,8 @@ assert np.abs(d_b_k).max() < 1e-12  # zero, but for rounding
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# That of $b_K$. Chapter 4 showed that softmax forgets it: it shifts a whole row of scores alike. A parameter that changes nothing has no gradient, and so training
-# leaves it where it started.
+# That of $b_K$. Chapter 4 showed that softmax forgets it: it shifts a whole row of scores alike. (Unless keys are rotated
+# by their position after the bias is added, chapter 7.) A parameter that changes nothing has gradient zero, beyond rounding.
 # :::
 #
 # PyTorch's autograd should find the same seven gradients as you.
@@ -624,7 +615,7 @@ assert np.array_equal(attention(q64, k_wild, v_wild, visible)[0], out_visible)
 print("hidden token: no influence, no gradient; blind query: zeros")
 
 # %% [markdown]
-# In the backward pass the promise is smaller than in the forward pass: NaN in a hidden value does reach `d_weights`, and $0\cdot\text{NaN}$ spoils the gradients. Padding
+# In the backward pass the promise is smaller than in the forward pass: NaN in a hidden value does reach `d_weights`, and $0\cdot\text{NaN}$ spoils `d_q` and `d_k`. Padding
 # has to hold finite numbers if you train on it.
 #
 # ## Who gets the credit?
@@ -682,7 +673,7 @@ assert 9 < (ratios[0.01] - 1) / (ratios[0.001] - 1) < 11  # a tenth of the step,
 # %% [markdown]
 # The weight on *street* rises, and the prediction becomes exact as the step shrinks: the gradient is right, and the error left is of second order.
 #
-# A real optimiser cannot move the query of one token. It moves $W_Q$, which **all** tokens share. Here $\partial\mathcal L/\partial W_Q = x_{\text{it}}^\top\, \partial\mathcal L/\partial q_{\text{it}}$, so every
+# A real optimiser cannot move the query of one token. It moves $W_Q$ (and $b_Q$, left alone here), which **all** tokens share. Here $\partial\mathcal L/\partial W_Q = x_{\text{it}}^\top\, \partial\mathcal L/\partial q_{\text{it}}$, so every
 # other query moves as well, in proportion to $x_i \cdot x_{\text{it}}$. Which tokens are pulled along?
 
 # %%
@@ -718,12 +709,12 @@ for n in (1_024, 8_192, 65_536):
     print(f"{n:>6} tokens: weights {kept // 2**20:>6,} MiB, q k v out {linear // 2**20:>2} MiB")
 
 # %% [markdown]
-# Sixteen GiB, for one head of one layer and one sequence. The way out is to keep only one number per row, the {term}`log-sum-exp`, and to compute the weights a second time, block by block, when
-# the gradient comes back {cite}`rabe2021,dao2022,dao2023`. That, with the identity above, is FlashAttention; you build it in Part IV.
+# Sixteen GiB, for one head of one layer and one sequence. The way out is to compute the weights a second time, block by block, when the gradient comes back {cite}`rabe2021`. FlashAttention
+# keeps two numbers per row for this, its largest score and its sum of powers {cite}`dao2022`; FlashAttention-2 keeps one, their {term}`log-sum-exp` {cite}`dao2023`. With the identity above, that is its backward pass; you build it in Part IV.
 #
 # ## What does dropout do to the rows?
 #
-# During training most implementations set each **weight** to zero with some probability $p$, *after* softmax, and divide the others by $1 - p$. What do the rows
+# Attention dropout, where a model uses it, sets each **weight** to zero with some probability $p$ during training, *after* softmax, and divides the others by $1 - p$. What do the rows
 # sum to?
 
 # %%
@@ -736,7 +727,7 @@ assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04  # 5 s.e. of a one-key row
 
 # %% [markdown]
 # To 1 **on average**, and hardly ever exactly. A row with nearly all its weight on one key sums to 1.11 nine times out of ten, and to nearly 0 otherwise. The result is then no longer
-# a mean of the values, so the hull above holds only when dropout is off. `nn.MultiheadAttention` hands out these weights, and people report it as a bug
+# a mean of the values, so the hull above holds only when dropout is off. In training mode `nn.MultiheadAttention` hands out these weights, and people report it as a bug
 # ([PyTorch issue 42929](https://github.com/pytorch/pytorch/issues/42929)). Switch to evaluation mode before you look at weights.
 #
 # ## What to remember
@@ -752,8 +743,8 @@ assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04  # 5 s.e. of a one-key row
 # | push on a score = weight × (better than the mean) | credit goes where weight already is | *it* and *street* |
 # | backward keeps (seq, seq) weights | quadratic memory, unless they are recomputed | bytes |
 #
-# **In practice.** Nobody calls three functions with the weights in between. `torch.nn.functional.scaled_dot_product_attention` and the FlashAttention kernels return `out` alone: inside a fused kernel the
-# weights never exist as a whole. If you want to look at them you have to compute them again, as here. Dropout, the causal mask and the scale are arguments of the one fused call.
+# **In practice.** Where speed matters, nobody calls three functions with the weights in between. `torch.nn.functional.scaled_dot_product_attention` and the FlashAttention kernels return `out` without them: inside a fused kernel the
+# weights never exist as a whole. If you want to look at them you have to compute them again, as here, or take a slower path (the transformers library calls it *eager*; the model's weights in this chapter come from it). Dropout, the causal mask and the scale are arguments of the one fused call.
 #
 # **Shortcut taken here.** We read contributions before the output projection; in the paper on vector norms they are measured after it, because $W_O$ may shrink some directions {cite}`kobayashi2020`. And
 # we took one head alone, with a loss of our own making; in training the gradient of one head arrives through all the layers above.
@@ -765,8 +756,8 @@ assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04  # 5 s.e. of a one-key row
 # ```{exercise} Who sees whom?
 # :label: ex-who-sees-whom
 # A test that would have found the leak above. Write `who_sees_whom(layer, x)`: `layer` is any function from token vectors (seq, dim) to results
-# (seq, dim_v). Return a boolean array (seq, seq), True at (i, j) if the result of token $i$ changes when token $j$ does. Use nothing but calls of `layer`, and leave `x` as it was. A change counts if it is
-# larger than $10^{-9}$.
+# (seq, dim_v). Return a boolean array (seq, seq), True at (i, j) if the result of token $i$ changes when token $j$ is replaced by another vector of about the same size. Use nothing but calls of `layer`, and leave `x` as it was. A change counts if any
+# number moves by more than $10^{-9}$, up or down.
 # ```
 
 # %% tags=["ex:who_sees_whom", "ex-stub"]
@@ -792,18 +783,28 @@ def leaky_layer(x):  # softmax, then mask
     return (self_attention(x, *projections64)[1] * allowed) @ (x @ w_v64)
 
 
+def left_neighbour(x):  # sees nothing else, not even itself; a change can only make it fall
+    fall = -((x - tokens_before) ** 2).sum(axis=-1, keepdims=True)
+    return np.hstack([0 * fall, np.roll(fall, 1, axis=0)])  # (seq, 2); token 0 sees the last
+
+
 tokens_before = x64.copy()
 assert who_sees_whom(masked_layer(True), x64).all()
 assert np.array_equal(who_sees_whom(masked_layer(allowed), x64), allowed)  # not its transpose
 pair = np.eye(15, dtype=bool) | np.eye(15, k=-3, dtype=bool)  # oneself, and three to the left
 assert np.array_equal(who_sees_whom(masked_layer(pair), x64), pair)
 assert who_sees_whom(leaky_layer, x64)[0, -1]  # the leak is found
+to_the_left = np.roll(np.eye(15, dtype=bool), 1, axis=0)
+assert np.array_equal(who_sees_whom(left_neighbour, x64), to_the_left)
+noisy = who_sees_whom(lambda x: x + 1e-13 * x.sum(axis=0), x64)
+assert np.array_equal(noisy, np.eye(15, dtype=bool))  # too small to count
 assert np.array_equal(x64, tokens_before)
 
 # %% [markdown] tags=["ex:null_key", "ex-prompt"]
 # ```{exercise} Attention that may decline
 # :label: ex-null-key
-# A head that finds nothing should not need a sink. Write `attention_or_nothing(q, k, v)`, in which every row competes with one more, invisible key whose score is 0 and whose value is zero:
+# A head that finds nothing should not need a sink. Write `attention_or_nothing(q, k, v)`, in which every row competes with one more, invisible key whose score is 0 and whose value is zero
+# (PyTorch's `add_zero_attn`; {cite:t}`xiao2023` pretrain a model with it, under the name *Zero Sink*):
 # the weights are $e^{S_j}/(1 + \sum_m e^{S_m})$. Return `out` and the weights of the **real** keys only. Scores of $\pm 1000$ must not overflow, and any leading axes should work.
 # ```
 
@@ -824,14 +825,15 @@ powers64 = np.exp(attention_scores(q64, k64))
 assert np.allclose(null_weights, powers64 / (1 + powers64.sum(-1, keepdims=True)))
 assert np.allclose(null_out, null_weights @ v64)
 loud, quiet = np.full((2, 3, 4), 1.0), np.full((2, 5, 4), 500.0)  # scores of 1000, two heads
-assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5)  # the null key has lost
-assert not attention_or_nothing(loud, -quiet, quiet)[0].any()  # nothing suits: nothing
+with np.errstate(over="raise", invalid="raise"):  # an overflow counts even if it cancels later
+    assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5)  # the null key has lost
+    assert not attention_or_nothing(loud, -quiet, quiet)[0].any()  # nothing suits: nothing
 print(f"it→animal {weights_it[it, animal]:.3f} becomes {null_weights[it, animal]:.3f}")
 
 # %% [markdown] tags=["ex:temperature_gradient", "ex-prompt"]
 # ```{exercise} Learn the temperature
 # :label: ex-temperature-gradient
-# Some models learn how sharp a head should be. Let the weights be $\operatorname{softmax}(S/T)$ and write `temperature_gradient(d_out, v, scores, temperature)`, the derivative of the loss
+# Some models learn how sharp a head should be {cite}`henry2020`. Let the weights be $\operatorname{softmax}(S/T)$ and write `temperature_gradient(d_out, v, scores, temperature)`, the derivative of the loss
 # with respect to the one number $T$. **Predict** first: if the values with high scores are the good ones, is it positive or negative?
 # ```
 
@@ -878,9 +880,8 @@ def previous_token(n):
 # %% tags=["ex:previous_token", "ex-check"]
 for n in (2, 15, 500):
     by_hand_q, by_hand_k = previous_token(n)
-    shifted, copied = attention(by_hand_q, by_hand_k, np.eye(n))  # x is the identity, so q = w_q
+    _, copied = attention(by_hand_q, by_hand_k, np.eye(n))  # x is the identity, so q = w_q
     assert (np.diag(copied, -1) >= 0.99).all()
-    assert np.allclose(shifted, copied)  # values are one-hot: out is the weights
 print("last head, weight one to the left:", np.diag(copied, -1)[:4])
 
 # %% [markdown] tags=["ex:explore_wide", "ex-prompt", "ex-open"]
@@ -893,5 +894,5 @@ print("last head, weight one to the left:", np.diag(copied, -1)[:4])
 
 # %% [markdown]
 # **Sources.** The layer: {cite:t}`vaswani2017`. Equivariance: {cite:t}`lee2018`. Order from the mask: {cite:t}`haviv2022`, {cite:t}`kazemnejad2023`. Limits of the mean: {cite:t}`dong2021`,
-# {cite:t}`kim2020`. Weights and values: {cite:t}`kobayashi2020`; sinks: {cite:t}`xiao2023`, {cite:t}`gu2024`; the dispute: {cite:t}`jain2019`, {cite:t}`wiegreffe2019`. The backward pass in
+# {cite:t}`kim2020`. A learned temperature: {cite:t}`henry2020`. Weights and values: {cite:t}`kobayashi2020`; sinks: {cite:t}`xiao2023`, {cite:t}`gu2024`; the dispute: {cite:t}`jain2019`, {cite:t}`wiegreffe2019`. The backward pass in
 # blocks: {cite:t}`rabe2021`, {cite:t}`dao2022`, {cite:t}`dao2023`.

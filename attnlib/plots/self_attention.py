@@ -42,6 +42,7 @@ def walk(scores: np.ndarray, weights: np.ndarray, v: np.ndarray, tokens: list[st
     axes[0, 0].set_ylabel(f"keys, as “{query}” sees them")
     image = matrix_map(axes[0, 2], parts, signed=True, limit=limit, title="3. weight × value")
     matrix_map(axes[1, 2], parts.sum(axis=0)[None], signed=True, limit=limit, title="sum of all rows: out")
+    axes[1, 2].set_xlabel(f"the {v.shape[1]} numbers of a value")
     for spare in axes[1, :2]:
         spare.set_axis_off()
     figure.colorbar(image, ax=axes[:, 2], aspect=30)
@@ -56,7 +57,7 @@ def beside_the_model(yours: np.ndarray, model: np.ndarray, tokens: list[str]) ->
     yours, model : (seq_q, seq_k)
         Weights.
     tokens : list of str
-        Labels of queries and keys.
+        Labels of the queries; the keys stand in the same order.
 
     Returns
     -------
@@ -65,12 +66,12 @@ def beside_the_model(yours: np.ndarray, model: np.ndarray, tokens: list[str]) ->
     figure, axes = new_figure(3.4, columns=3)
     panels = ((yours, "yours", False), (model, "the model’s", False), (1e6 * (yours - model), "difference × 10⁶", True))
     for at, (matrix, title, signed) in zip(axes[0], panels, strict=True):
-        image = matrix_map(at, matrix, rows=tokens if at is axes[0, 0] else None, columns=tokens, signed=signed, title=title)
-        at.tick_params(labelsize=8)
-        at.set_xlabel("key")
+        image = matrix_map(at, matrix, rows=tokens if at is axes[0, 0] else None, signed=signed, title=title)
+        at.set_xlabel("keys, same order")
         if at is not axes[0, 0]:
             under = axes[0, :2] if at is axes[0, 1] else at
-            figure.colorbar(image, ax=under, location="bottom", shrink=0.8, aspect=24 if at is axes[0, 1] else 11)
+            figure.colorbar(image, ax=under, location="bottom", shrink=0.8, aspect=24 if at is axes[0, 1] else 11,
+                            label="weight" if at is axes[0, 1] else "millionths")
     axes[0, 0].set_ylabel("query")
     return figure
 
