@@ -209,7 +209,7 @@ for name, (split, merge) in pairs.items():
     round_trip = np.array_equal(merge(split(q_all, 12)), q_all)
     equivariant = np.allclose(layer_with(layer.x[shuffle], split, merge), result[shuffle], atol=1e-4)
     equals_model = np.allclose(result, layer.out, atol=1e-4)  # entries up to 4 in float32: far below any mistake
-    print(f"{name:>18}: {round_trip!s:5} {equivariant!s:5} {equals_model!s:5}")
+    print(f"{name:>18}: {round_trip!s:5} {equivariant!s:5} {equals_model}")
 
 # %% [markdown]
 # The round trip passes a broken pair. **Equivariance** (chapter 5: shuffle the tokens, and the results must be shuffled alike) needs no reference and catches both straight ones. It does not catch the dealt pair, and rightly
@@ -472,7 +472,7 @@ log_weights = scores_long - np.log(np.exp(scores_long).sum(axis=-1, keepdims=Tru
 print("rank of scores:", np.linalg.matrix_rank(scores_long), "  of log weights:", np.linalg.matrix_rank(log_weights))
 
 # %% [markdown]
-# A 128 × 128 map of weights whose logarithms have a higher rank cannot come out of this head exactly, whatever its matrices and whatever the tokens. {cite:t}`bhojanapalli2020` prove that a head at least as wide as the sequence is long can give any map of positive weights (if the tokens are linearly independent), that a narrower one cannot, and propose heads as wide as the sequence. How
+# A 128 × 128 map of weights whose logarithms have a higher rank cannot come out of this head exactly, whatever its matrices and whatever the tokens. {cite:t}`bhojanapalli2020` prove that a head at least as wide as the sequence is long can give any map of positive weights (if the tokens are linearly independent), that a narrower one cannot always, and propose heads as wide as the sequence. How
 # near does a narrow head come? Take random scores as a target. The best approximation of rank $d$, in squared error, keeps the $d$ largest singular values. (Row means are taken out first, because softmax forgets them.)
 
 # %%
@@ -502,7 +502,7 @@ print(f"width 128, scores up to 10: {np.diag(upright).min():.3f}; float16 steps 
 # scores must reach 5,000 where a head of width 128 does with 10, and float16 knows only every fourth integer there.
 # :::
 #
-# So be careful with *a narrow head cannot*. It can point at any one key, if it may shout. What it cannot do is give an arbitrary mixture to every query at once. Width is a compromise to be found by experiment: in the original one, at constant computation, a single head was worst by 0.9 BLEU against the best setting, and too many heads were worse again {cite}`vaswani2017`.
+# So be careful with *a narrow head cannot*. It can point at any one key, if it may shout. What it cannot do is give an arbitrary mixture to every query at once. Width is a compromise to be found by experiment: in the original one, at constant computation, a single head was 0.9 BLEU below the best setting, and too many heads lost quality again {cite}`vaswani2017`.
 #
 # ## Must every head have its own keys and values?
 #
@@ -533,12 +533,12 @@ print("np.tile:  ", np.tile(np.arange(4), 3))
 # must equal a plain one in which each group's columns of $W_K$ and $W_V$ have been copied.
 
 # %%
-def copy_columns(w, times):
-    return merge_heads(np.repeat(split_heads(w, 4), times, axis=-3))  # each head's columns, `times` over
+def copy_columns(w):  # query head h gets the columns of key/value head h // 3
+    return np.concatenate([w[:, 32 * (h // 3) : 32 * (h // 3) + 32] for h in range(12)], axis=1)
 
 
 four_k, four_v = layer.w_k[:, :128], layer.w_v[:, :128]               # 4 key/value heads of 32
-plain, _ = multi_head_attention(layer.x, layer.w_q, copy_columns(four_k, 3), copy_columns(four_v, 3), layer.w_o, 12)
+plain, _ = multi_head_attention(layer.x, layer.w_q, copy_columns(four_k), copy_columns(four_v), layer.w_o, 12)
 grouped, _ = multi_head_attention(layer.x, layer.w_q, four_k, four_v, layer.w_o, 12, kv_heads=4)
 four = [split_heads(layer.x @ w, 4) for w in (four_k, four_v)]
 tiled, _ = attention(split_heads(layer.x @ layer.w_q, 12), *(np.tile(each, (3, 1, 1)) for each in four))
