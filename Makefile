@@ -2,10 +2,12 @@
 #   PYTHON=python3.12   the Python to create .venv with (3.11 or newer)
 #   PORT=9000           where `make book` serves
 #   CH=04_softmax       one chapter
+#   LAB=--no-browser    more options for JupyterLab
 
 PYTHON = python3
 PORT = 8000
 CH =
+LAB =
 VENV_PYTHON = .venv/bin/python
 SETUP = @command -v $(PYTHON) >/dev/null 2>&1 || { \
 	echo "There is no $(PYTHON) here. The book needs Python 3.11 or newer: make $@ PYTHON=..." >&2; exit 1; }; \
@@ -45,7 +47,7 @@ adopt:  ## take cells edited in Jupyter back into the source: make adopt CH=04_s
 
 lab:  ## open the chapters in JupyterLab
 	$(SETUP) book run lab
-	@$(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=chapters
+	@$(VENV_PYTHON) -m jupyterlab --ServerApp.root_dir=chapters $(LAB)
 
 lint:  ## check the style of all Python, the chapters' too
 	$(SETUP) test

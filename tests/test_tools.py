@@ -82,6 +82,16 @@ def test_changed_text_is_renewed_without_executing(book: Chapter, no_kernel):
     assert notebooks.assess(book).kind == "current"
 
 
+def test_a_notebook_saved_by_jupyter_is_tidied_without_executing(book: Chapter, no_kernel):
+    before = book.notebook.read_bytes()
+    nb = chapters.read_notebook(book)
+    nb.metadata.language_info["version"] = "3.11.7"
+    nb.cells[2].metadata["scrolled"] = True
+    nbformat.write(nb, book.notebook)
+    assert notebooks.assess(book).kind == "prose" and notebooks.build([book]) == 0
+    assert book.notebook.read_bytes() == before
+
+
 @pytest.mark.parametrize(("file", "old", "new", "stale"), [
     ("chapters/04_sample.py", "print(len(scores))", "print(len(scores) + 1)", True),
     ("attnlib/reference.py", "return powers /", "return 1 * powers /", True),

@@ -92,6 +92,12 @@ def keys(nb: NotebookNode) -> list[str]:
     return [key(cell) for cell in nb.cells]
 
 
+def form(nb: NotebookNode) -> list:
+    """Everything of a notebook but its cells' text and outputs: what an editor adds when it saves."""
+    about = {name: value for name, value in nb.metadata.items() if name not in ("attnlib", "widgets")}
+    return [about, [[cell.id, cell.metadata] for cell in nb.cells]]
+
+
 def describe(nb: NotebookNode, index: int) -> str:
     """Name a cell in a message: its place, its kind and its first line."""
     cell = nb.cells[index]

@@ -1,6 +1,6 @@
 """Check one chapter, or several: make its notebook, then run every guard and strict nbval on it.
 
-    python -m tools.check NAME ...          everything (about twice the chapter's own time)
+    python -m tools.check NAME ...          everything (two to three times the chapter's own time)
     python -m tools.check NAME ... --read   only what can be told by reading (a second)
 """
 

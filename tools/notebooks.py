@@ -52,11 +52,14 @@ def edited_cells(nb: NotebookNode, source: NotebookNode) -> list[str]:
     wanted, made, now = chapters.keys(source), list(nb.metadata.get("attnlib", {}).get("cells", [])), chapters.keys(nb)
     if now in (made, wanted):
         return []
-    changed = [chapters.describe(nb, i) for i, key in enumerate(now) if key not in made and key not in wanted]
-    gone = [key for key in made if key not in now and key in wanted]
-    if gone and len(now) < len(made):
-        changed += [f"removed: {chapters.describe(source, wanted.index(key))}" for key in gone]
-    return changed or ["the order or the number of the cells"]
+    named = []
+    for tag, a, b, c, d in difflib.SequenceMatcher(a=made, b=now, autojunk=False).get_opcodes():
+        if tag != "equal":
+            named += [chapters.describe(nb, i) for i in range(c, d) if now[i] not in wanted]
+        if tag == "delete":
+            named += [f"removed: {chapters.describe(source, wanted.index(key))}" for key in made[a:b]
+                      if key in wanted and key not in now]
+    return named or ["the order of the cells"]
 
 
 def assess(chapter: Chapter) -> State:
@@ -76,6 +79,8 @@ def assess(chapter: Chapter) -> State:
         return State("stale", ["outputs that were not written by `make notebooks`"])
     if chapters.keys(nb) != chapters.keys(source):
         return State("prose", ["its text (the code is unchanged, so nothing has to run)"])
+    if chapters.form(nb) != chapters.form(source):
+        return State("prose", ["what Jupyter added when it saved the file"])
     return State("current")
 
 
