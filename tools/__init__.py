@@ -1,0 +1,1 @@
+"""The scripts behind make: the environment, the notebooks, the site, the tests."""
