@@ -443,7 +443,7 @@ plt.show()
 
 # %% [markdown]
 # A row must sum to 1, so a head that finds nothing must still spend its weight somewhere. This one has learned to spend it on a key whose value is nearly zero: an {term}`attention sink`.
-# Measured in this way, after the output projection, attention to special tokens in BERT is small in general, although their weights are large
+# Measured by the length of weight · value, after the output projection, attention to special tokens in BERT is small in general, although their weights are large
 # {cite}`kobayashi2020`. In large causal models the sink is most often the first token {cite}`xiao2023,gu2024`.
 #
 # So is [CLS] unimportant to this head? Intervene, in two ways: set its **value** to zero, or forbid its **key**. Which changes the results more?
