@@ -36,7 +36,7 @@ np.set_printoptions(precision=3, suppress=True)
 
 # %% [markdown]
 # *The animal didn't cross the street because it was too tired* has gone through three layers of a pretrained encoder
-# (MiniLM {cite}`wang2020b`). Out come 15 {term}`token vectors <token vector>`, each 384 wide, and enter 12 heads of the next layer side by
+# (all-MiniLM-L6-v2, a descendant of MiniLM {cite}`wang2020b`). Out come 15 {term}`token vectors <token vector>`, each 384 wide, and enter 12 heads of the next layer side by
 # side. We follow one of the 12. The file holds float32; we compute in float64, so that what is equal in algebra also looks
 # equal on the screen.
 
@@ -193,16 +193,17 @@ for name, both in (("queries as keys", q), ("keys as queries", k)):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Nearly always, not always. The own score is $q_i \cdot q_i = \lVert q_i \rVert^2$. Another token $j$ beats it only if its vector points in nearly the same direction and is
-# **longer**. With the keys as queries that happens twice. With the queries as keys it does not happen. Either way *it* has lost *animal*.
+# Nearly always, not always. The own score is $q_i \cdot q_i = \lVert q_i \rVert^2$. Another token $j$ beats it only if its vector is **longer**,
+# by enough to make up for the angle between the two. With the keys as queries that happens twice. With the queries as keys it does not happen. Either way *it* has lost *animal*. (How
+# often it happens hangs on something arbitrary. You will see below.)
 # :::
 #
 # Two limits come with sharing, whatever is learned, if the vectors go into the dot product as they are. Scores are symmetric. And no two tokens can both prefer the other to themselves: from
 # $\lVert q_i - q_j \rVert^2 \ge 0$ follows $q_i \cdot q_j \le \tfrac12 (\lVert q_i \rVert^2 + \lVert q_j \rVert^2)$.
 #
-# Sharing is not absurd, if you then deal with the diagonal. Reformer {cite}`kitaev2020` shares the two projections because
-# it sorts queries and keys into common buckets. It scales every key to length 1, which makes a token's own score the largest for certain,
-# and then forbids a token to attend to itself unless it has nothing else to attend to. Trained that way, its models did no worse. What we did above is cruder: we
+# Sharing is not absurd, if you then deal with the diagonal. Reformer {cite}`kitaev2020` shares the two projections, so that
+# a token's query and key fall into the same bucket when it sorts them. It scales every key to length 1, after which no other key can beat the token's own,
+# and forbids a token to attend to itself unless it has nothing else to attend to. The paper reports no loss from this on its two data sets, one of text and one of images. What we did above is cruder: we
 # took one of two matrices away from a head that was trained with both.
 #
 # Separate matrices let the head be asymmetric. Is ours? Split the scores into a part that is the same in both directions and a part that changes sign:
@@ -217,7 +218,7 @@ of_cls = (antisymmetric[cls]**2).sum() + (antisymmetric[:, cls]**2).sum()
 print(f"of this, in the row and the column of [CLS]: {of_cls / squared:.2f}")
 assert (scores[:, cls] > 0).all() and (scores[cls, 1:] < 0).all()  # [CLS] is token 0
 
-# %% mystnb={"image": {"alt": "Two signed 15 by 15 maps. Left, the symmetric part: strongest at [CLS] with itself, then between “animal” and “it”, “animal” and the first “the”, “cross” and “street”. Right, the antisymmetric part: the [CLS] column is strongly positive and the [CLS] row equally negative; elsewhere weaker entries of both signs."}, "figure": {"caption": "The scores, taken apart. Nearly half of what differs by direction concerns one token: everyone scores [CLS] above zero, and [CLS] scores everyone but itself below.", "name": "fig-asymmetry"}}
+# %% mystnb={"image": {"alt": "Two signed 15 by 15 maps. Left, the symmetric part: strongest at [CLS] with itself, then between “animal” and “it”, “animal” and the first “the”, “cross” and “street”. Right, the antisymmetric part: the [CLS] column is strongly positive and the [CLS] row equally negative; elsewhere weaker entries of both signs."}, "figure": {"caption": "The scores, taken apart. Nearly half of what differs by direction (in squares) concerns one token: everyone scores [CLS] above zero, and [CLS] scores everyone but itself below.", "name": "fig-asymmetry"}}
 plots.score_maps({"same both ways": symmetric, "changes sign": antisymmetric}, tokens)
 plt.show()
 
@@ -231,7 +232,7 @@ for i, j in ((animal, cls), (the, animal), (it, animal)):
 # *Animal* scores [CLS] at 5.33; [CLS] scores *animal* at −1.28. No symmetric head can do that.
 #
 # Look at the second line, though. The scores between *the* and *animal* differ by 0.6 only, and the weights by a factor of nearly nine. Most of that is not the scores' doing. Each row is
-# divided up for itself, and in the row of *animal* stands [CLS] with its 5.33. Weights would be asymmetric **even if** scores were not.
+# divided up for itself, and in the row of *animal* stands [CLS] with its 5.33. Weights are asymmetric in general **even if** scores are symmetric.
 #
 # ## One matrix decides
 #
@@ -266,7 +267,8 @@ for j in (animal, it, street):
 assert cosine.argmax() == animal
 
 # %% [markdown]
-# What *it* looks for points most towards *animal*, and not particularly towards *it*. All three cosines are small, and they must be: only the part of $x_j$ that $W_K$ can see counts.
+# What *it* looks for points most towards *animal*, and not particularly towards *it*. None of the cosines is large, and none can be:
+# `wanted` is made of directions that $W_K$ reads, and only the part of $x_j$ in these directions counts.
 #
 # ### What does the head not see?
 #
@@ -283,7 +285,7 @@ print(f"share of the squared length that the keys see: {(seen**2).sum() / (x**2)
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # 89% of the squared length can go. The other 352 directions are invisible to this head's keys, whatever stands in them. Queries and values read 32-dimensional
-# subspaces of their own. That is not waste. It is how 12 heads can read 12 different things from the same vector.
+# subspaces of their own. That is not waste. It leaves room for 12 heads to read 12 different things from the same vector.
 # :::
 #
 # ### What do the biases do?
@@ -311,7 +313,7 @@ print("what b_q adds:", {tokens[j]: float(per_key[j].round(2)) for j in np.argso
 # In this head it is a question that every token asks besides its own, and only [CLS] answers to it: 0.94 for [CLS], less than zero for everyone else.
 # :::
 #
-# If nothing depends on $b_K$, then no gradient ever reaches it, and a network has no reason to use it. Look at the 12 heads of the first layer:
+# If nothing depends on $b_K$, then its gradient is zero but for rounding, and training has no reason to move it. Look at the 12 heads of the first layer:
 
 # %%
 layer = real_layer()
@@ -321,7 +323,7 @@ print(f"length of b_k: {lengths_k.min():.4f} to {lengths_k.max():.4f}")
 assert lengths_k.max() < lengths_q.min() / 100
 
 # %% [markdown]
-# Whisper's [attention layer](https://github.com/openai/whisper/blob/main/whisper/model.py) is built accordingly: its query and value have a bias, its key has none.
+# Whisper's [attention layer](https://github.com/openai/whisper/blob/main/whisper/model.py) leaves it out: query and value have a bias, the key has none.
 #
 # ## What is a coordinate of a query worth?
 #
@@ -358,15 +360,17 @@ def cosine_of(a, b):
 for name, one, other in (("as trained", q, k), ("other basis", q_new, k_new)):
     print(f"{name:12} length of q(it) {np.linalg.norm(one[it]):5.2f},  cosine of q(it) and k(it) {cosine_of(one[it], other[it]):.3f},"
           f"  of q(it) and q(the) {cosine_of(one[it], one[the]):.3f}")
+    print(f"{'':12} keys as queries: itself first in {((other @ other.T).argmax(axis=-1) == np.arange(15)).sum()} of 15 rows")
 
 # %% [markdown]
-# Three numbers, all changed, and one and the same head. Lengths of queries, cosines between a query and a key or between two queries, a single coordinate: none belongs to the head. (Of the cosine between a query and a key
-# the sign does: it is the sign of the score.) Dot products of queries with keys belong to it, and so do the vectors `wanted` and the product $W_Q W_K^\top$. So {numref}`fig-three-roles` shows *that* the three roles differ, and you should read nothing into the
+# Four numbers, all changed, and one and the same head. Lengths of queries, cosines between a query and a key or between two queries, a single coordinate: none belongs to the head. Nor does what
+# we found with one matrix for both: the 13 rows of 15 were an accident of the basis. (The two limits of sharing hold in every basis.) Dot products of queries with keys do belong to the head, up to the constant per query that $b_K$ adds and softmax
+# forgets, and so do the vectors `wanted` and the product $W_Q W_K^\top$. So {numref}`fig-three-roles` shows *that* the three roles differ, and you should read nothing into the
 # pattern of a row.
 #
-# Elhage and others made this the way to look at heads in [A Mathematical Framework for Transformer Circuits](https://transformer-circuits.pub/2021/framework/index.html) (2021): queries,
-# keys and values are intermediate results, and two products remain, $W_Q W_K^\top$, which decides *where* to look, and $W_V W_O$, which decides *what* is carried over. They are called
-# the QK and the OV circuit {cite}`olsson2022`. The matrix $W_O$ comes in chapter 6; it turns a head's 32 numbers into 384 again.
+# {cite:t}`elhage2021` look at heads in this way: queries, keys and values are by-products, and two products remain,
+# $W_Q W_K^\top$, which decides *where* to look, and $W_V W_O$, which decides *what* is carried over. They call them
+# the QK and the OV circuit. The matrix $W_O$ comes in chapter 6; it turns a head's 32 numbers into 384 again.
 #
 # ## Why a third matrix?
 #
@@ -411,16 +415,17 @@ sizes_sink = np.linalg.norm(sink.weights[..., None] * v_sink, axis=-1)  # (seq_q
 for name, shown, lengths in (("pronoun", weights, np.linalg.norm(parts, axis=-1)), ("sink", sink.weights, sizes_sink)):
     by_length = lengths / lengths.sum(axis=-1, keepdims=True)
     print(f"{name:8} [CLS] gets {shown[:, cls].mean():.2f} of the weight and {by_length[:, cls].mean():.2f} of the lengths")
+assert sizes_sink[it].argmax() == cls  # the longest contribution even so
 print(f"length of the result of it: {np.linalg.norm(out[it]):.2f} and {np.linalg.norm(sink.weights[it] @ v_sink):.2f}")
 
-# %% mystnb={"image": {"alt": "Bar charts for the query “it” in two heads. Weights, top: in the pronoun head “animal” has 0.64 and [CLS] 0.12; in the sink head [CLS] has 0.81 and every other token under 0.03. Lengths of weight times value, below on one scale: in the pronoun head “animal” reaches 2.7 and [CLS] is invisible; in the sink head every bar is below 0.11, [CLS] included."}, "figure": {"caption": "What gets weight, and what is handed over. In the sink head [CLS] takes four fifths of the weight of “it”, and the whole head then says next to nothing.", "name": "fig-contributions"}}
+# %% mystnb={"image": {"alt": "Bar charts for the query “it” in two heads. Weights, top: in the pronoun head “animal” has 0.64 and [CLS] 0.12; in the sink head [CLS] has 0.81 and every other token under 0.03. Lengths of weight times value, below on one scale: in the pronoun head “animal” reaches 2.7 and [CLS] is barely visible; in the sink head every bar is below 0.11, [CLS] included."}, "figure": {"caption": "What gets weight, and what is handed over. In the sink head [CLS] takes four fifths of the weight of “it”, and the whole head then says next to nothing.", "name": "fig-contributions"}}
 plots.contributions({"pronoun head": weights[it], "sink head": sink.weights[it]},
                     {"pronoun head": sizes, "sink head": sizes_sink[it]}, tokens)
 plt.show()
 
 # %% [markdown]
-# The rows of weights must sum to 1, so a head cannot decline to look. It can look at a token that hands over almost nothing. Such a key is called an {term}`attention sink`, and its weight
-# is no sign of importance {cite}`xiao2023`. {cite:t}`clark2019`, who saw many heads of BERT look at [SEP], suggested reading it as such a *no-op*.
+# The rows of weights must sum to 1, so a head cannot decline to look. It can look at a token that hands over almost nothing. A key that draws such weight whoever asks is called an {term}`attention sink`, and the weight
+# is no sign that its content matters {cite}`xiao2023`. {cite:t}`clark2019`, who saw many heads of BERT look at [SEP], suggested reading it as such a *no-op*.
 #
 # How does the head keep the value of [CLS] so small, when its key draws more than half of all attention? Look at its token vector in {numref}`fig-three-roles`: blank, but for one dark square.
 
@@ -435,15 +440,16 @@ for name, w in (("W_Q", w_q), ("W_K", w_k), ("W_V", w_v)):
 assert visible.argmin() == spot  # of all 384, the one that W_V sees least
 
 # %% [markdown]
-# [CLS] lives in one coordinate. $W_Q$ and $W_K$ see it better than the average one, and of all 384 coordinates it is the one that $W_V$ sees least. So this token is easy to find and has
-# nothing to say. With one matrix for keys and values, what makes a token easy to find would be handed over too, and $W_O$ would have to get rid of it again. (Coordinates of *token vectors* are not free, as those of queries are: all heads and the norm before them share
+# [CLS] lives in one coordinate. $W_Q$ and $W_K$ see it a little better than the average one, and of all 384 coordinates it is the one that $W_V$ sees least. So this token can be found and has
+# next to nothing to say. With one matrix for keys and values, what a token is found by would be handed over too, and $W_O$ would have to get rid of it again. (Coordinates of *token vectors* are not free, as those of queries are: all heads and the norm before them share
 # one basis.)
 #
 # One caution, in the spirit of the last section. Values have a gauge of their own, $W_V \to W_V R$ and $W_O \to R^{-1} W_O$, so the length of a value is not strictly a property of the head either. What is:
 # the length after $W_O$, which is what the paper measures. Our file has $W_O$ for the first layer only. There the head *same word* also has a small [CLS] value; does it survive?
 
 # %%
-columns = slice(8 * 32, 9 * 32)  # head 8 of the first layer
+start = 32 * real_head("same_word").head
+columns = slice(start, start + 32)  # the head's own columns of the whole layer's matrices
 v_same = layer.x @ layer.w_v[:, columns] + layer.b_v[columns]
 carried = v_same @ layer.w_o[columns]  # (seq, dim): what each token would add
 for name, rows in (("before W_O", v_same), ("after W_O", carried)):
@@ -534,7 +540,7 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The head does not find the street. *Animal* falls to 0.27 and *street* rises to 0.13, less than half of that; the largest share goes to [CLS], which hands over nothing. The head becomes unsure and does not
+# The head does not find the street. *Animal* falls to 0.27 and *street* rises to 0.13, less than half of that; the largest share goes to [CLS], which hands over next to nothing. The head becomes unsure and does not
 # change its mind. And it is the **question** that changed: the upper two rows are alike, and so are the lower two. Three layers earlier *it* was the same word in both sentences; what it has since read there is in its query.
 # :::
 #
@@ -544,21 +550,21 @@ plt.show()
 #
 # | | says | what is real about it |
 # |---|---|---|
-# | query $q_i = x_i W_Q + b_Q$ | what token $i$ looks for | its dot products with keys; `wanted` $= q_i W_K^\top$ |
+# | query $q_i = x_i W_Q + b_Q$ | what token $i$ looks for | its dot products with keys, up to a constant; `wanted` $= q_i W_K^\top$ |
 # | key $k_j = x_j W_K + b_K$ | what token $j$ is found by | its dot products with queries |
 # | value $v_j = x_j W_V + b_V$ | what it hands over | what $W_O$ makes of it |
 # | $W_Q W_K^\top$ | where to look | all of it: rank at most $d$, in general not symmetric |
 # | $b_Q$ | a question that every token asks | its effect on each key |
-# | $b_K$ | nothing | no weight depends on it |
+# | $b_K$ | nothing | no weight depends on it (until chapter 7) |
 # | $b_V$ | the same in every result | could be moved behind $W_O$ |
 # | weight | a share of the row | times the value, for what it contributes |
 # | source of $K$ and $V$ | self- or cross-attention | nothing else differs |
 #
-# **In practice.** All heads' projections are one matrix product, often one for $Q$, $K$ and $V$ together. The formulas of {cite:t}`vaswani2017` have no biases; BERT, and with it MiniLM, has all three. That only products count can be used for speed: DeepSeek-V2 {cite}`deepseek2024` keeps little more than one short vector per token in
-# its {term}`KV cache` and multiplies the matrix that would make keys of it into the query's projection, so that at inference the keys are never written down.
+# **In practice.** All heads' projections are one matrix product, often one for $Q$, $K$ and $V$ together. The formulas of {cite:t}`vaswani2017` have no biases; BERT, and with it MiniLM, has all three. That only products count can be used for speed: DeepSeek-V2 {cite}`deepseek2024` keeps one short vector per token and layer in
+# its {term}`KV cache`, plus a small rotated key that all heads share. The matrix that would make the rest of the keys of it can be multiplied into the query's projection, so that at inference these need not be computed.
 #
 # **Shortcuts taken here.** One head, one sentence, no batch. The contributions in {numref}`fig-contributions` are lengths before $W_O$. And the freedom of $R$ is that of plain dot products. Rotary positions (chapter 7) and norms on queries and keys {cite}`henry2020`
-# come between projection and dot product, and leave only those $R$ that commute with them. Training does notice the basis: Adam treats every entry by itself, and weight decay penalises lengths that $R$ changes. What the head computes does not.
+# come between projection and dot product, and leave only those $R$ that commute with them. Rotary positions also make $b_K$ matter, because they turn it differently for each key. Training does notice the basis: Adam treats every entry by itself, and weight decay penalises lengths that $R$ changes. What the head computes does not.
 
 # %% [markdown]
 # ## Exercises
@@ -588,6 +594,8 @@ for key, value in zip(shelf, stock, strict=True):
 assert np.allclose(soft_dict(shelf, shelf, stock, 0.01), stock)             # all at once
 assert np.isclose(soft_dict(np.array([1.5, 0.0]), shelf, stock, 0.01), 15)  # half-way between two keys
 assert np.isclose(soft_dict(shelf[2], shelf, stock, 1e6), 25, atol=0.01)    # hot: the mean
+share, milder = (soft_dict(np.array([0.9]), np.array([[1.0], [0.0]]), np.array([1.0, 0.0]), t) for t in (1.0, 2.0))
+assert np.isclose(share / (1 - share), (milder / (1 - milder)) ** 2)        # twice as hot: half the difference of the fits
 
 # %% [markdown] tags=["ex:next_token", "ex-prompt"]
 # ```{exercise} Two matrices for “look at the next token”
@@ -649,7 +657,7 @@ print("strengths of coordinates 0, 1, 15, 31:", strengths[[0, 1, 15, 31]])
 # ```{exercise} Who made this result?
 # :label: ex-shares-of-out
 # Lengths of contributions ignore that contributions can point against each other. Write `shares_of_out(weights, v)`, of shape (seq_q, seq_k): how far contribution $j$ goes **in the direction of** query $i$'s result, as a
-# share of that result's length, so that every row sums to 1. Shares can be negative. **Predict** first: [CLS] contributes the longest vector to *it* in the sink head. Is its share large?
+# share of that result's length, so that every row sums to 1. Shares can be negative. (All before $W_O$, with the caution above.) **Predict** first: [CLS] contributes the longest vector to *it* in the sink head. Is its share large?
 # ```
 
 # %% tags=["ex:shares_of_out", "ex-stub"]
@@ -678,4 +686,4 @@ print(f"it: animal in the pronoun head {shares_of_out(weights, v)[it, animal]:.2
 
 # %% [markdown]
 # **Sources.** Query, key, value: {cite:t}`vaswani2017`; found and handed over in one: {cite:t}`bahdanau2014`; attention inside one sequence: {cite:t}`cheng2016`. Shared queries and keys: {cite:t}`kitaev2020`. Weight times value:
-# {cite:t}`kobayashi2020`; looking at separators: {cite:t}`clark2019`. The two circuits: Elhage and others (2021), linked above, and {cite:t}`olsson2022`.
+# {cite:t}`kobayashi2020`; looking at separators: {cite:t}`clark2019`. The two circuits: {cite:t}`elhage2021`, and at work in {cite:t}`olsson2022`.
