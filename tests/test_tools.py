@@ -1,13 +1,17 @@
 """The tools behind make: notebooks from sources and back, the environment, the site, the server."""
 
+import base64
 import http.client
+import io
 import re
 import subprocess
 import sys
 import threading
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from tools import chapters, inputs, notebooks, serve, setup, site
 from tools.chapters import ROOT, Chapter, ChapterError
@@ -411,3 +415,24 @@ def test_ci_calls_the_command_of_the_readme():
 def test_the_makefile_loses_no_exit_code():
     makefile = (ROOT / "Makefile").read_text()
     assert not re.search(r"^\t-|\|\| true|[^|]\|[^|]", makefile, re.MULTILINE)
+
+
+def encoded_png(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def decoded_png(encoded: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")).astype(int)
+
+
+def test_a_stored_figure_looks_as_it_was_drawn():
+    """A chart becomes lighter; where 256 colours would show, the figure keeps all of its own."""
+    bar = np.linspace(0, 255, 600).astype(np.uint8)
+    chart = np.stack([bar, 255 - bar, np.full_like(bar, 200)], axis=-1)[None].repeat(80, axis=0)  # a colour bar
+    rough = np.random.default_rng(0).integers(0, 256, size=(80, 80, 3), dtype=np.uint8)  # far more than 256 colours
+    for pixels in (chart, rough):
+        stored = chapters.lighter_png(encoded_png(pixels))
+        assert np.abs(decoded_png(stored) - pixels).max() < 8
+    assert len(chapters.lighter_png(encoded_png(chart))) <= len(encoded_png(chart))
