@@ -12,6 +12,7 @@ import functools
 import operator
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +31,10 @@ __all__ = [
 ]
 
 Predicate = Callable
+Index = Any  # an int, a NumPy array or a torch tensor of ints; of bools where it is an answer
 
 
-def causal(q_idx, k_idx):
+def causal(q_idx: Index, k_idx: Index) -> Index:
     """A query sees its own position and everything before it.
 
     Parameters
@@ -173,7 +175,7 @@ def bigbird(
     return predicate
 
 
-def padding(lengths) -> Predicate:
+def padding(lengths: Index) -> Predicate:
     """Keys at or beyond a sequence's length are seen by nobody: for batches of unequal lengths.
 
     Parameters

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 __all__ = ["BLUE", "CYCLE", "GREY", "ORANGE", "SIGNED", "WEIGHTS", "WIDTH", "matrix_map", "new_figure", "weight_maps"]
 
@@ -29,7 +30,7 @@ _RC = {
 plt.rcParams.update(_RC)  # importing a figure module sets the style for the whole notebook
 
 
-def new_figure(height: float, columns: int = 1, rows: int = 1, **subplots) -> tuple[Figure, np.ndarray]:
+def new_figure(height: float, columns: int = 1, rows: int = 1, **subplots: object) -> tuple[Figure, np.ndarray]:
     """A figure in the house style.
 
     Parameters
@@ -53,7 +54,7 @@ def new_figure(height: float, columns: int = 1, rows: int = 1, **subplots) -> tu
 def matrix_map(
     axes: Axes, matrix: np.ndarray, *, rows: list[str] | None = None, columns: list[str] | None = None,
     signed: bool = False, limit: float = 1.0, numbers: str | None = None, title: str = "",
-):
+) -> AxesImage:
     """Draw one matrix as coloured squares, row 0 on top.
 
     Parameters
