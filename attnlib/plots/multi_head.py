@@ -5,9 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from attnlib.plots.style import BLUE, GREY, ORANGE, WIDTH, matrix_map, new_figure, plt, weight_maps
+from attnlib.plots.style import BLUE, GREY, ORANGE, WIDTH, matrix_map, new_figure, plt
 
-__all__ = ["cuts", "gallery", "head_bars", "sharing", "weight_maps"]
+__all__ = ["cuts", "gallery", "head_bars", "sharing"]
 
 _HEAD_COLOURS = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da")  # light, so that numbers can be read on them
 
@@ -146,13 +146,13 @@ def sharing(
     for name, group in models.items():
         top.annotate(f"{name}: {cache[group]:.0f} KiB", (group, cache[group]), xytext=(10, 4), textcoords="offset points")
     top.set_ylabel("KV cache (KiB per token)")
-    top.set_ylim(0)
+    top.set_ylim(0, 1.15 * max(cache.values()))
     for name, curve in change.items():
         bottom.plot(list(curve), list(curve.values()), label=name)
     bottom.axhline(nothing, color=GREY, linestyle="--", linewidth=1)
     bottom.text(32, nothing + 0.03, "all heads left out", color=GREY, ha="right")
     bottom.set_ylim(0, 1.3 * nothing)
-    bottom.set_ylabel("change of the result")
+    bottom.set_ylabel("change of our layer")
     bottom.set_xscale("log", base=2)
     bottom.set_xticks(list(cache), labels=list(cache))
     bottom.set_xlabel("query heads that share one key/value head")
