@@ -5,7 +5,7 @@ import pytest
 from tests.guards import house, show
 from tools.chapters import ROOT, Chapter
 
-GUARDS = [house.exact_pins, house.pyproject_agrees, house.installed_equal_pins, house.file_lengths, house.docstrings,
+GUARDS = [house.exact_pins, house.pyproject_agrees, house.imports_are_pinned, house.installed_equal_pins, house.file_lengths, house.docstrings,
           house.no_machine, house.links]
 
 
@@ -29,6 +29,8 @@ def test_the_sample_is_in_order(book: Chapter, guard):
     (house.pyproject_agrees, "pyproject.toml", "numpy>=2", "scipy", "does not pin"),
     (house.pyproject_agrees, "pyproject.toml", "torch>=2.6", "torch<2", "torch==2.13.0 is pinned"),
     (house.pyproject_agrees, "pyproject.toml", '["numpy>=2"]', "[]", "declares no dependencies"),
+    (house.imports_are_pinned, "attnlib/reference.py", "import numpy", "import yaml\nimport numpy", "imports yaml"),
+    (house.imports_are_pinned, "attnlib/reference.py", "import numpy", "from PIL import Image\nimport numpy", "imports PIL"),
     (house.installed_equal_pins, "requirements.txt", "pytest==9.2.0", "pytest==1.0.0", "pins pytest==1.0.0"),
     (house.installed_equal_pins, "requirements.txt", "pytest==9.2.0", "no-such-thing==1.0", "installed is nothing"),
     (house.installed_equal_pins, "requirements.txt", "# --- test", "# tests", "has no section"),

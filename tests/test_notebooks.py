@@ -227,7 +227,12 @@ def test_a_test_run_loses_no_exit_code(monkeypatch, tmp_path, capsys):
     assert "1 failed" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_cell_that_nbval_did_not_see_fails_the_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(testing, "run", lambda *a: testing.Result("chapters", 0, 1.0, passed=3))
-    result = testing.run_chapters(tmp_path)
-    assert result.code == 1 and "NOT ALL COMPARED" in result.note
+def test_a_cell_that_nbval_did_not_see_fails_the_run(book: Chapter, monkeypatch, tmp_path):
+    cells = sum(cell.cell_type == "code" for cell in chapters.read_notebook(book).cells)
+    monkeypatch.setattr(testing.chapters, "ROOT", book.root)
+    for seen, code in ((cells, 0), (cells - 1, 1)):
+        monkeypatch.setattr(testing, "run", lambda *a, seen=seen: testing.Result("chapters", 0, 1.0, passed=seen))
+        result = testing.run_chapters(tmp_path)
+        assert result.code == code and ("NOT ALL COMPARED" in result.note) is bool(code)
+    book.notebook.unlink()
+    assert testing.run_chapters(tmp_path).code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -59,6 +60,25 @@ def pyproject_agrees(root: Path) -> list[Finding]:
             found.append(Finding("pyproject.toml", f"asks for {text}, which requirements.txt does not pin", "pin it"))
         elif not wanted.specifier.contains(pin, prereleases=True):
             found.append(Finding("pyproject.toml", f"asks for {text}, but {wanted.name}=={pin} is pinned", "make them agree"))
+    return found
+
+
+def imports_are_pinned(root: Path) -> list[Finding]:
+    """Every package that the project's own Python imports is pinned; Sphinx comes with Jupyter Book, as it needs it."""
+    pins = {text.split("==")[0].lower().replace("_", "-") for _, _, text in requirements(root)} | {"sphinx", "docutils"}
+    own = {path.name for path in root.iterdir()} | {path.stem for path in (root / "_ext").glob("*.py")}
+    packages, found = metadata.packages_distributions(), []
+    for path in tracked(root):
+        if path.suffix != ".py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for top in {name.split(".")[0] for name in names} - own - {"__future__"}:
+                if top not in sys.stdlib_module_names and not pins & {
+                        name.lower().replace("_", "-") for name in packages.get(top, [top])}:
+                    found.append(Finding(f"{path.relative_to(root).as_posix()}:{node.lineno}", f"imports {top}, which "
+                                         "requirements.txt does not pin", "pin it in the section that needs it"))
     return found
 
 
