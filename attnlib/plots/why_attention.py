@@ -142,13 +142,17 @@ def capacity(pairs: np.ndarray, rates: dict[str, np.ndarray], chance: float) -> 
     return figure
 
 
-def reaches(panels: dict[str, dict[str, np.ndarray]], floor: float = 1e-12) -> Figure:
+def reaches(
+    panels: dict[str, dict[str, np.ndarray]], asked: tuple[int, int] | None = None, floor: float = 1e-12
+) -> Figure:
     """Size of the gradient that comes back to each token of the story, one panel per stage of training.
 
     Parameters
     ----------
     panels : dict of str to dict of str to (seq,) array
         Title -> reader -> gradient norm at distance 1, 2, ... from the question.
+    asked : (int, int), optional
+        Distances between which the last panel is shaded.
     floor : float
         Lower end of the vertical axis; zeros cannot be drawn on it, so a line that reaches zero ends.
 
@@ -166,6 +170,8 @@ def reaches(panels: dict[str, dict[str, np.ndarray]], floor: float = 1e-12) -> F
         at.set_title(title)
         at.set_ylabel("gradient norm")
         at.set_ylim(bottom=floor if min(v[v > 0].min() for v in lines.values()) < floor else None)
+    if asked:
+        axes[-1, 0].axvspan(asked[0] - 0.5, asked[1] + 0.5, color=GREY, alpha=0.2, linewidth=0)
     axes[-1, 0].set_xlabel("distance back from the question (tokens)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
