@@ -74,19 +74,22 @@ def run(name: str, command: list[str], folder: Path, environment: dict[str, str]
 def run_chapters(folder: Path) -> Result:
     """Compare every cell of every notebook; a cell that nbval did not see is a failure."""
     wanted = chapters.find(chapters.ROOT)
-    notebooks = [str(c.notebook.relative_to(chapters.ROOT)) for c in wanted]
-    stored = [nb for nb in map(chapters.read_notebook, wanted) if nb]
-    code = [cell for nb in stored for cell in nb.cells if cell.cell_type == "code"]
-    cells, own = len(code), sum("nbval-ignore-output" in cell.metadata.get("tags", []) for cell in code)
-    if len(stored) < len(wanted) or not cells:
-        return Result("chapters", 1, 0.0, failed=1, note=f"{len(stored)} notebooks for {len(wanted)} chapters: run `make notebooks`")
+    stored = {c: nb for c in wanted if (nb := chapters.read_notebook(c))}
+    if not stored:
+        return Result("chapters", 1, 0.0, failed=1, note="there are no notebooks: run `make notebooks`")
+    code = [cell for nb in stored.values() for cell in nb.cells if cell.cell_type == "code"]
+    own = sum("nbval-ignore-output" in cell.metadata.get("tags", []) for cell in code)
     with tempfile.TemporaryDirectory() as private:
-        result = run("chapters", nbval_command(*notebooks), folder, kernel_environment(private))
+        result = run("chapters", nbval_command(*(str(c.notebook.relative_to(chapters.ROOT)) for c in stored)), folder,
+                     kernel_environment(private))
     seen = result.passed + result.failed + result.skipped
-    result.note = f"{seen} of {cells} code cells in {len(wanted)} notebooks compared, {own} of them by their own assertion"
-    if seen != cells or result.skipped:
+    result.note = f"{seen} of {len(code)} code cells in {len(stored)} notebooks compared, {own} of them by their own assertion"
+    if seen != len(code) or result.skipped:
         result.code = result.code or 1
         result.note += ": NOT ALL COMPARED"
+    if len(stored) < len(wanted):
+        result.code = result.code or 1
+        result.note += f"; {len(wanted) - len(stored)} notebooks are missing: run `make notebooks`"
     return result
 
 
