@@ -60,6 +60,7 @@ def find(root: Path, wanted: Iterable[str] = ()) -> list[Chapter]:
     chosen = []
     for word in wanted:
         stem = re.sub(r"\.(py|ipynb)$", "", Path(word).name)
+        stem = stem.zfill(2) if stem.isdigit() else stem
         hits = [n for n in names if n == stem] or [n for n in names if n.startswith(stem)]
         if len(hits) != 1:
             raise ChapterError(f"{word}: {'several chapters' if hits else 'no chapter'} of that name. "
