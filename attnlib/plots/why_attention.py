@@ -91,7 +91,7 @@ def by_pairs(pairs: np.ndarray, rates: dict[str, np.ndarray], guess: np.ndarray)
     rates : dict of str to (steps,) array
         Reader -> share of right answers.
     guess : (steps,)
-        What naming the story's most frequent value gets.
+        What naming the story's most frequent digit gets.
 
     Returns
     -------
@@ -99,9 +99,10 @@ def by_pairs(pairs: np.ndarray, rates: dict[str, np.ndarray], guess: np.ndarray)
     """
     figure, axes = new_figure(3.4)
     at = axes[0, 0]
+    at.plot(pairs, guess, color="#c8c8c8", linewidth=7, marker="", label="most frequent digit", solid_capstyle="butt")
+    at.set_prop_cycle(None)
     for name, rate in rates.items():
         at.plot(pairs, rate, label=name, clip_on=False, zorder=3)
-    at.plot(pairs, guess, color=GREY, linestyle="--", marker="", label="most frequent value")
     at.set_xticks(pairs)
     at.set_ylim(0, 1)
     at.set_xlabel("pairs in the story")
