@@ -400,7 +400,7 @@ curves = {name: np.array([exam(reader, n).mean() for n in pairs])
 print("width 16", curves["GRU, width 16"], "\nwidth 64", curves["GRU, width 64"])
 assert curves["GRU, width 16"][-1] + 0.1 < curves["GRU, width 64"][-1] < curves["GRU, width 64"][1]
 
-# %% mystnb={"image": {"alt": "Right answers over the number of pairs, 1 to 8. Attention stays at 1. The GRU of width 64 is near 1 up to about three pairs and falls to about three quarters at eight. The GRU of width 16 lies on the broad grey curve of the most frequent digit, which falls from 1 to about 0.3."}, "figure": {"caption": "After 1000 steps, a narrow GRU has learned which digits occur, a wider one also most of the pairing. Width and training buy it more; attention needed neither.", "name": "fig-readers-by-pairs"}}
+# %% mystnb={"image": {"alt": "Right answers over the number of pairs, 1 to 8. Attention stays at 1. The GRU of width 64 is near 1 up to about three pairs and falls to about three quarters at eight. The GRU of width 16 lies on the broad grey curve of the most frequent digit, which falls from 1 to about 0.3."}, "figure": {"caption": "After 1000 steps, a narrow GRU has learned which digits occur, a wider one also most of the pairing. Width and training buy it more.", "name": "fig-readers-by-pairs"}}
 plots.by_pairs(pairs, curves, guess)
 plt.show()
 
