@@ -55,7 +55,8 @@ print(worlds @ equal)
 # %%
 for p in (0.75, 0.9, 1.0):
     one_head = np.array([p, 1 - p])
-    other = worlds[0] + 2 * np.array([1 - p, -p])  # an unseen step
+    step = np.array([1 - p, -p])  # one_head @ step is 0
+    other = worlds[0] + 2 * step
     a, b = worlds[0] @ one_head, other @ one_head
     print(f"p = {p}: {worlds[0]} gives {a:.2f}, {other} gives {b:.2f}")
 
@@ -77,7 +78,7 @@ print("blends of world 0:", blends[0], "  taken apart:", apart[0])
 # That last product is a linear map of all the heads' results together. You will meet it below as $W_O$.
 #
 # One may hope that *wider* values save the single head. They do not: all tokens share one $W_V$, so projecting the blend and blending the
-# projections are the same thing.
+# projections are the same thing. What the blend of the token vectors has lost, no $W_V$ brings back.
 
 # %%
 carriers = rng.normal(size=(2, 8))  # (seq_k, dim): two token vectors
@@ -86,7 +87,7 @@ assert np.allclose(equal @ (carriers @ wide_v), (equal @ carriers) @ wide_v)
 
 # %% [markdown]
 # Be exact about the claim. If the two amounts stood in *different coordinates* of the token vectors, one blend would hold both, each at half its size. And a
-# second layer could ask for the second amount. What one head in one layer cannot do is tell *whose* content it is when both write it in the same place. The inventors say it in one sentence: with a single head,
+# second layer could ask for the second amount. What one head in one layer cannot do is tell *whose* content it is when both write it in the same place. The paper that introduced heads says it in one sentence: with a single head,
 # averaging inhibits attending to different things at different positions {cite}`vaswani2017`.
 #
 # ## How do you cut a layer into heads?
@@ -173,8 +174,10 @@ assert all(len(set(rows)) == 2 for rows in origin)  # two tokens per head
 # broken head ever sees more than **two** tokens of the sentence, and nothing would stop you from training such a network.
 # :::
 #
-# Merging has the same trap: `right_out.reshape(15, 384)` instead of `merge_heads`. And the two mistakes undo each other, so that a round trip finds nothing. Which test would? We try three, on four ways to cut and merge. The last
-# deals the columns out like cards: head $h$ gets columns $h,\, h + 12,\, h + 24, \dots$
+# Merging has the same trap: `right_out.reshape(15, 384)` instead of `merge_heads`. And the two mistakes undo each other: cut and merge again, and you are back where you began. So which test finds them? Try three: this *round trip*; a *shuffle* of
+# the tokens, which must shuffle the results alike ({term}`equivariance`, chapter 5); and the *model*'s own result.
+#
+# Put four ways to cut and merge to these tests. The last deals the columns out like cards: head $h$ gets columns $h,\, h + 12,\, h + 24, \dots$ Which pair fails which test?
 
 # %%
 def straight_split(x, heads):
@@ -219,16 +222,16 @@ for name, (split, merge) in pairs.items():
     round_trip = np.array_equal(merge(split(q_all, 12)), q_all)
     shuffled = layer_with(layer.x[shuffle], split, merge)
     equivariant = np.allclose(shuffled, result[shuffle], atol=1e-4)
-    equals_model = np.allclose(result, layer.out, atol=1e-4)  # entries to 4
+    equals_model = np.allclose(result, layer.out, atol=1e-4)  # up to 4
     print(f"{name:>18}: {round_trip!s:5} {equivariant!s:5} {equals_model}")
 
 # %% [markdown]
-# The round trip passes a broken pair. **Equivariance** (chapter 5: shuffle the tokens, and the results must be shuffled alike) needs no reference and catches both straight ones. It does not catch the dealt pair, and rightly
+# The round trip passes a broken pair. The shuffle needs no reference and catches both straight ones. It does not catch the dealt pair, and rightly
 # so: dealing is another *convention*, as good as ours for a network trained with it, and wrong for weights that were stored in the other order. Only a comparison with the model's own numbers finds that. Keep both kinds of test.
 #
 # ## The whole layer in four lines
 #
-# Project, split, attend, merge, project. With $O_h$ for the result of head $h$:
+# Project, split, attend, merge, project. With $O_h$ for the result of head $h$, and $H$ heads (formulas count them from 1, the code from 0):
 #
 # $$\operatorname{MultiHead}(X) = [\,O_1\; O_2\; \cdots\; O_H\,]\;W_O$$
 #
@@ -259,13 +262,14 @@ assert np.allclose(np.concatenate(looped, axis=-1) @ small[3], short_out)
 # %% [markdown]
 # Now the full one. Four things are new: biases; a mask, handed on; a `context`, so that keys and values may come from another sequence; and `kv_heads`, so that several query heads may share keys and values. The last two
 # have sections of their own below. Left at their defaults they change nothing.
+# In the comments, · is the width of one head.
 
 # %%
 def multi_head_attention(
     x, w_q, w_k, w_v, w_o, heads, mask=None,
     *, context=None, kv_heads=None, biases=(0, 0, 0, 0),
 ):
-    context = x if context is None else context     # or self-attention
+    context = x if context is None else context     # None: self-attention
     kv_heads = heads if kv_heads is None else kv_heads
     b_q, b_k, b_v, b_o = biases
     q = split_heads(x @ w_q + b_q, heads)           # (..., heads, seq_q, ·)
@@ -283,7 +287,7 @@ full_out, _ = multi_head_attention(x_small, *small, heads=3)
 assert np.allclose(full_out, short_out, rtol=0, atol=1e-12)  # float64
 
 # %% [markdown]
-# This is `attnlib.reference.multi_head_attention`. A batch costs nothing more: the axes are counted from the end.
+# This is `attnlib.reference.multi_head_attention`. A batch needs no further code: the axes are counted from the end.
 
 # %%
 batch = rng.normal(size=(2, 5, 12))  # (batch, seq, dim)
@@ -362,7 +366,7 @@ for h in range(12):
           f"{on_cls[h]:5.2f} {keys_seen[h]:4.1f}")
 
 # %% [markdown]
-# Head 2 gives the previous token all it has. Head 8 is the one in which the two *the* find each other: 0.35, where no other head gives them more than 0.08. The broadest heads spread a row over eleven or more of 15 keys. Head 5 looks like a vaguer head 2; read its rows where the word *didn't* was
+# Head 2 gives the previous token all it has. (Its 0.13 on [CLS] are two rows of 15: the first *the*, which comes after [CLS], and [CLS] itself, which has nothing before it.) Head 8 is the one in which the two *the* find each other: 0.35, where no other head gives them more than 0.08. The broadest heads spread a row over eleven or more of 15 keys. Head 5 looks like a vaguer head 2; read its rows where the word *didn't* was
 # taken apart:
 
 # %%
@@ -411,7 +415,7 @@ print(f"sum of the heads' squares {(added**2).sum():.0f},",
       f"square of their sum {(added.sum(axis=0) ** 2).sum():.0f}")
 
 # %% [markdown]
-# Close. All in all the twelve contributions hardly reinforce or cancel each other. In 384 dimensions there is room: what a head can add is $A_h X\,W_V^{h} W_O^{h}$, and that last product is a
+# Close. All in all the twelve contributions hardly reinforce or cancel each other. In 384 dimensions there is room: with its weights $A_h$, a head can add $A_h X\,W_V^{h} W_O^{h}$, and the product $W_V^{h} W_O^{h}$ is a
 # 384 × 384 matrix whose rank, the number of independent directions it can produce, cannot exceed the 32 in its middle. (The value biases add one constant vector more, because rows sum to 1.)
 
 # %%
@@ -421,7 +425,7 @@ print("ranks:", np.linalg.matrix_rank(value_to_result))
 print("rank of the whole W_O:", np.linalg.matrix_rank(layer.w_o))
 
 # %% [markdown]
-# The whole $W_O$ has full rank, so the twelve subspaces have no direction in common: what one head writes, the others cannot cancel completely, not even all together.
+# The whole $W_O$ has full rank, 384 = 12 · 32: nothing is lost to overlap between the twelve subspaces. So what one head writes, the others cannot cancel completely, not even all together.
 #
 # The sum also tells what twelve heads have over one. Suppose all had the **same** map $A$. Then
 #
@@ -457,11 +461,12 @@ print("change: ", removed[np.argsort(-removed)])
 #
 # But what is it that head 4 adds? If it adds nearly the same vector to *every* token, that is a constant, and a constant could as well stand in the bias $b_O$. (If it is the same in other sentences, too, which one sentence
 # cannot tell.) So a fairer way to take a head away is to replace what it adds by its mean over the tokens, and to count only what is lost beyond that.
+# The mean and the deviations from it are at right angles, so their squares add up; the last line prints the mean's share of that sum. Which head will drop in the ranking?
 
 # %%
 varying = added - added.mean(axis=1, keepdims=True)  # (heads, seq, dim)
 flattened = np.array([change(layer.out - varying[h]) for h in range(12)])
-share = 1 - (flattened / removed) ** 2               # of the squares
+share = 1 - (flattened / removed) ** 2               # the mean's
 print("ranking:", np.argsort(-flattened))
 print("change: ", flattened[np.argsort(-flattened)])
 print(f"constant share: head 4 {share[4]:.2f}, head 2 {share[2]:.2f}")
@@ -476,12 +481,12 @@ plt.show()
 
 # %% [markdown]
 # The two rankings disagree about head 4 because they ask different questions, and neither asks the one that counts: does the *model* get worse? That needs the rest of the network and a task. Where it was measured, most heads of trained translation models and
-# of BERT could be removed one at a time without a significant loss, and some layers did with a single head, but pruning heads in the whole model together did noticeable harm beyond 20% (translation) or 40% (BERT) of them {cite}`michel2019`. In an English–Russian translation model 38 of 48 encoder heads were pruned at a price of 0.15 BLEU, a score out of 100; the heads with
+# of BERT could be removed one at a time without a significant loss, and some layers did with a single head. But pruning heads in the whole model together did noticeable harm beyond 20% (translation) or 40% (BERT) of them {cite}`michel2019`. In an English–Russian translation model 38 of 48 encoder heads were pruned at a price of 0.15 BLEU, a score of translations out of 100; the heads with
 # recognisable jobs went last {cite}`voita2019`. Both papers start from *trained* models. That heads can be spared afterwards does not say that training could have done without them.
 #
 # ## Do twelve heads cost twelve times as much?
 #
-# Keep the width of 384 and cut it into 1, 2, 12 or 384 heads, for a text of 512 tokens. Predict three columns: the parameters, the FLOPs (multiplications and additions) of all matrix products, the number of weights that softmax has to compute.
+# Keep the width of 384 and cut it into 1, 2, 12 or 384 heads, for a text of 512 tokens. Predict three columns: the parameters, the FLOPs (multiplications and additions) of all matrix products, the number of weights that softmax has to compute. `attnlib.costs` counts the first two.
 
 # %%
 for heads in (1, 2, 12, 384):
@@ -492,7 +497,7 @@ for heads in (1, 2, 12, 384):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The first two do not depend on the number of heads: each head does a twelfth of the work at a twelfth of the width. The **weights** do: one 512 × 512 map per head, an exponential per entry, and memory for all of them
+# The first two do not depend on the number of heads: twelve heads do a twelfth of the work each. There are $4 \cdot 384^2$ parameters (biases left out); the projections take $8 \cdot 512 \cdot 384^2$ FLOPs, scores and results $4 \cdot 512^2 \cdot 384$. The **weights** do: one 512 × 512 map per head, an exponential per entry, and memory for all of them
 # if the maps are kept.
 # :::
 #
@@ -513,8 +518,10 @@ print("rank of scores:", np.linalg.matrix_rank(scores_long))
 print("rank of log weights:", np.linalg.matrix_rank(log_weights))
 
 # %% [markdown]
-# A 128 × 128 map of weights whose logarithms have a higher rank cannot come out of this head exactly, whatever its matrices and whatever the tokens. {cite:t}`bhojanapalli2020` prove the two sides for a head as wide as the token vectors: if that is at least the number of tokens, and these are linearly independent, some matrices produce any map of positive weights; if it is less, there are tokens and maps
-# for which none do. They propose to make heads as wide as the sequence is long. How near does a narrow head come? Take random scores as a target. The best approximation of rank $d$, in squared error, keeps the $d$ largest singular values. (Row means are taken out first, because softmax forgets them.)
+# A 128 × 128 map of weights whose logarithms have a higher rank cannot come out of this head exactly, whatever its matrices and whatever the tokens. {cite:t}`bhojanapalli2020` prove the two sides for a head as wide as the token vectors. If that is at least the number of tokens, and these are linearly independent, some matrices produce any map of positive weights. If it is less, there are tokens and maps
+# for which none do. They propose to make heads as wide as the sequence is long.
+#
+# How near does a narrow head come? Take random scores as a target. The best approximation of rank $d$, in squared error, keeps the $d$ largest singular values. (Row means are taken out first, because softmax forgets them.)
 
 # %%
 target = rng.normal(size=(128, 128))
@@ -525,9 +532,9 @@ for width in (2, 8, 32, 64, 127):
     print(f"width {width:3}: misses {missed:.2f} of the target's variance")
 
 # %% [markdown]
-# A head of width 32 misses more than a third of this pattern over 128 tokens, whatever its matrices. (At 127 nothing is missing: the row means saved one direction.) Over a sentence of 15 there is no such limit: the bottleneck begins where texts are longer than heads are wide.
+# A head of width 32 misses more than a third of this pattern over 128 tokens, whatever its matrices. (Without the row means the target has rank 127, so that width 127 misses nothing.) Over a sentence of 15 there is no such limit: the bottleneck begins where texts are longer than heads are wide.
 #
-# But *arbitrary* is a strong word. Can a head of width **2** make each of 128 queries point at one key of its own, in any order you like? A {term}`permutation` matrix has rank 128.
+# But who asks for a random map? Can a head of width **2** make each of 128 queries point at one key of its own, in any order you like? A {term}`permutation` matrix has rank 128.
 
 # %%
 angles = 2 * np.pi * np.arange(128) / 128
@@ -552,17 +559,19 @@ print(f"width 128, scores up to 10: {np.diag(upright).min():.3f};",
 # ## Must every head have its own keys and values?
 #
 # When a model writes text token by token, it keeps all keys and values it has computed, in the {term}`KV cache` (chapter 12), and reads all of them again for every new token; with long texts, reading them, not computing with them, is what limits the speed {cite}`shazeer2019`. Queries are not kept. So let several query heads **share** one key and value head: all of them
-# in {term}`multi-query attention` {cite}`shazeer2019`, groups of neighbours in {term}`grouped-query attention` {cite}`ainslie2023`. How much does that save?
+# in {term}`multi-query attention` {cite}`shazeer2019`, groups of neighbours in {term}`grouped-query attention` {cite}`ainslie2023`. How much does that save? (A key/value head keeps two vectors per token and layer.)
 
 # %%
 # key/value heads; both: 32 layers, 32 query heads, dim_head 128, 2 bytes each
 published = {"Llama-2-7B": 32, "Llama-3-8B": 8}
-one_token = 32 * costs.attention_flops(32, seq_q=1, seq_k=4096, dim_head=128)
+one_layer = costs.attention_flops(heads=32, seq_q=1, seq_k=4096, dim_head=128)
 for name, kv_heads in published.items():
-    size = costs.kv_cache_bytes(32, kv_heads, dim_head=128, seq=4096)
+    size = costs.kv_cache_bytes(
+        layers=32, kv_heads=kv_heads, dim_head=128, seq=4096
+    )
     print(f"{name}: {size / 4096 / 2**10:.0f} KiB per token,",
           f"{size / 2**30:.1f} GiB for 4096;",
-          f"{one_token / size:.0f} FLOP per byte read")
+          f"{32 * one_layer / size:.0f} FLOP per byte read")
 
 for kv_heads in (12, 4, 1):
     parameters = costs.attention_parameters(384, 12, kv_heads)
@@ -624,13 +633,14 @@ print("PyTorch's enable_gqa groups neighbours too")
 def pool(columns, kv_heads, pick=np.mean):
     lead = columns.shape[:-1]
     groups = columns.reshape(*lead, kv_heads, 12 // kv_heads, 32)
-    return pick(groups, axis=-2).reshape(*lead, kv_heads * 32)
+    pooled = pick(groups, axis=-2)  # (..., kv_heads, dim_head)
+    return pooled.reshape(*lead, kv_heads * 32)
 
 
 def converted(kv_heads, matrices, biases, pick=np.mean):
     few, few_b = (
         (of_q, pool(of_k, kv_heads, pick), pool(of_v, kv_heads, pick), of_o)
-        for of_q, of_k, of_v, of_o in (matrices, biases)
+        for of_q, of_k, of_v, of_o in (matrices, biases)  # both alike
     )
     result, _ = multi_head_attention(
         layer.x, *few, 12, kv_heads=kv_heads, biases=few_b
@@ -668,7 +678,7 @@ plt.show()
 # %% [markdown]
 # Honest result: the mean is better than picking one, as the paper found after training on, and by this measure both are useless as they stand. Even pairs of neighbours move the result by 0.81 of its length. The training afterwards has to do the work.
 #
-# Chapter 2 tells us one reason. Turn the queries and keys of a head by the same orthogonal matrix, its values by another, and its rows of $W_O$ back again: no score and no result changes. But a mean of two heads, each turned its own way, does change. So the mean depends on a choice of coordinates that means nothing to this layer. (Under rotary positions, chapter 7, only turns that commute with their rotations are free.)
+# Chapter 2 tells us one reason. Turn the queries and keys of a head by the same orthogonal matrix (a rotation or a reflection), its values by another, and its rows of $W_O$ back again: no score and no result changes. But a mean of two heads, each turned its own way, does change. So the mean depends on a choice of coordinates that means nothing to this layer. (Under rotary positions, chapter 7, only turns that commute with their rotations are free.)
 
 # %%
 def turn(columns, r):
@@ -693,14 +703,14 @@ for _ in range(5):
 print("pairs pooled, turned in 5 ways:", np.array(by_turn))
 
 # %% [markdown]
-# Choosing the turns so that the heads of a group agree *before* taking the mean is the idea of [Align Attention Heads Before Merging Them](https://arxiv.org/abs/2412.20677); the last exercise lets you try.
+# Five times the same layer, and five different amounts of damage. Choosing the turns so that the heads of a group agree *before* taking the mean is the idea of [Align Attention Heads Before Merging Them](https://arxiv.org/abs/2412.20677); the last exercise lets you try.
 #
 # ## Where do keys and values come from?
 #
-# From `context`: the cross-attention of chapter 2, now in all heads. Let the second clause, *it was too tired*, look at the first only. Is that the same as self-attention over the whole sentence with a mask that lets every query see the first clause and nothing else? Predict, then compare.
+# From `context`: the cross-attention of chapter 2, now in all heads. Let the second clause, *because it was too tired*, look at the first only. Is that the same as self-attention over the whole sentence with a mask that lets every query see the first clause and nothing else? Predict, then compare.
 
 # %%
-clause_1, clause_2 = layer.x[:9], layer.x[9:]  # because starts the second
+clause_1, clause_2 = layer.x[:9], layer.x[9:]  # split before because
 only_clause_1 = np.arange(15) < 9              # (seq_k,)
 cross_out, cross_weights = multi_head_attention(
     clause_2, *matrices, 12, context=clause_1, biases=biases
@@ -770,19 +780,21 @@ for n in (6, 3, 2, 1):  # key/value heads for 6 query heads
     copies = (np.repeat(each, 6 // n, axis=-3) for each in (g_k, g_v))
     found = grouped_attention(g_q, g_k, g_v)
     for yours, ours in zip(found, attention(g_q, *copies), strict=True):
-        assert yours.shape == ours.shape and np.allclose(yours, ours)
+        assert yours.shape == ours.shape, "out first, then weights"
+        assert np.allclose(yours, ours), "does every head meet its own keys?"
 
 g_q, g_k, g_v = (np.ones((*n, 64)) for n in ((32, 1), (1, 1024), (1, 1024)))
 tracemalloc.start()
 grouped_attention(g_q, g_k, g_v)
 peak = tracemalloc.get_traced_memory()[1]
 tracemalloc.stop()
-assert peak < 8 * g_k.nbytes  # repeated keys alone: 32 times g_k.nbytes
+# repeated keys alone would take 32 times g_k.nbytes
+assert peak < 8 * g_k.nbytes, "keys or values were copied for each head"
 
 # %% [markdown] tags=["ex:pick_heads", "ex-prompt"]
 # ```{exercise} Pick heads
 # :label: ex-pick-heads
-# Write `pick_heads(chosen, matrices, biases)` for a layer of heads 32 wide: return the matrices and biases, in the same order, of a layer that consists of the heads in the list `chosen`, in that order. With a permutation of all twelve the result of the layer must not change; with fewer heads
+# Write `pick_heads(chosen, matrices, biases)` for a layer of heads 32 wide: return a pair, four matrices and four biases in the same order, of a layer that consists of the heads in the list `chosen`, in that order. With a permutation of all twelve the result of the layer must not change; with fewer heads
 # the layer becomes cheaper and gives what zeroing the others would. **Predict** first: which of the eight arrays change, and along which axis?
 # ```
 
@@ -804,14 +816,16 @@ picked, picked_biases = pick_heads(order, matrices, biases)
 picked_out, picked_weights = multi_head_attention(
     layer.x, *picked, heads=12, biases=picked_biases
 )
-assert np.allclose(picked_out, layer.out, atol=1e-5)
-assert np.allclose(picked_weights, weights[order], atol=1e-5)
+assert np.allclose(picked_out, layer.out, atol=1e-5), "the result changed"
+assert np.allclose(picked_weights, weights[order], atol=1e-5), "order"
 own_b_k = layer.b_k.reshape(12, 32)[order].ravel()
-assert np.array_equal(picked_biases[1], own_b_k)  # softmax would not notice
+assert np.array_equal(picked_biases[1], own_b_k), "b_k: softmax hides it"
 few, few_biases = pick_heads([2, 4], matrices, biases)
-assert few[0].shape == (384, 64) and few[3].shape == (64, 384)
+assert few[0].shape == (384, 64), "W_Q: columns belong to heads"
+assert few[3].shape == (64, 384), "W_O: rows belong to heads"
 few_out, _ = multi_head_attention(layer.x, *few, heads=2, biases=few_biases)
-assert np.allclose(few_out, added[[2, 4]].sum(axis=0) + layer.b_o, atol=1e-5)
+own_sum = added[[2, 4]].sum(axis=0) + layer.b_o
+assert np.allclose(few_out, own_sum, atol=1e-5), "b_o belongs to no head"
 
 # %% [markdown] tags=["ex:unpack", "ex-prompt"]
 # ```{exercise} Read other people's weights
@@ -840,14 +854,15 @@ by_head = np.concatenate(
 for packed, interleaved in ((stacked, False), (by_head, True)):
     found = unpack(packed, 12, interleaved)
     for yours, ours in zip(found, matrices[:3], strict=True):
-        assert np.array_equal(yours, ours)
+        assert yours.shape == ours.shape, "(dim, heads·dim_head)"
+        assert np.array_equal(yours, ours), f"interleaved={interleaved}"
 _, small_k, _ = unpack(np.arange(48).reshape(12, 4), 2, True)
-assert np.array_equal(small_k[:, 0], [8, 9, 10, 11])  # key 0 of head 0
+assert np.array_equal(small_k[:, 0], [8, 9, 10, 11]), "heads of another width"
 
 # %% [markdown] tags=["ex:explore_align", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: align before you pool
 # :label: ex-explore-align
-# For each head, find the orthogonal matrix $R$ that brings its columns of $W_K$, $W_K^{h}$, closest to those of the first head of its group: if $U \Sigma V^\top$ is the singular value decomposition of $(W_K^{h})^\top W_K^{\text{first}}$, then $R = U V^\top$. Do the same for the values, turn the layer as above, and pool. How much of the damage in {numref}`fig-sharing`
+# For each head, find the orthogonal matrix $R$ that brings its columns of $W_K$, $W_K^{h}$, closest to those of the first head of its group: if $U \Sigma V^\top$ is the singular value decomposition of $(W_K^{h})^\top W_K^{\text{first}}$, then $R = U V^\top$. Do the same for the values, turn the layer with `turned`, and pool with `converted`. How much of the damage in {numref}`fig-sharing`
 # goes away for pairs, and for one shared head? Would you group *neighbours*, or choose the groups by how well heads align?
 # ```
 

@@ -32,13 +32,14 @@ def cuts(projected: np.ndarray, results: dict[str, np.ndarray]) -> Figure:
     grid = figure.add_gridspec(1 + len(results), heads)
     at = figure.add_subplot(grid[0, :])
     _numbered(at, projected, owner)
-    at.set_title(f"projected: {seq} tokens × {projected.shape[1]} columns")
+    at.set_title(f"before: {seq} tokens × {projected.shape[1]} columns")
     at.set_ylabel("token")
     for i, (title, result) in enumerate(results.items(), start=1):
         for h in range(heads):
             at = figure.add_subplot(grid[i, h])
             _numbered(at, result[h], owner)
             at.set_title(f"{title}[{h}]", fontsize=9.5)
+            at.set_ylabel("row" if h == 0 else "")
     return figure
 
 
