@@ -19,7 +19,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** matrix products, dot products and the rank of a matrix. **You will build** a soft lookup by hand, then the
+# **You need** matrix products, dot products, and the rank and the inverse of a matrix. **You will build** a soft lookup by hand, then the
 # queries, keys and values of a real head, and read the one matrix that its scores depend on. **Time** about 45 minutes.
 # The first figure shows what the three lines of this chapter make of a real sentence.
 # :::
@@ -35,9 +35,9 @@ from attnlib.reference import softmax
 np.set_printoptions(precision=3, suppress=True)
 
 # %% [markdown]
-# *The animal didn't cross the street because it was too tired* has gone through three layers of a pretrained encoder
+# *The animal didn't cross the street because it was too tired* has gone through three layers of a pretrained {term}`encoder`
 # (all-MiniLM-L6-v2, a descendant of MiniLM {cite}`wang2020b`). Out come 15 {term}`token vectors <token vector>`, each 384 wide, and enter 12 heads of the next layer side by
-# side. We follow one of the 12. The file holds float32; we compute in float64, so that what is equal in algebra also looks
+# side. We follow one of the 12. Our file of it holds float32; we compute in float64, so that what is equal in algebra also looks
 # equal on the screen.
 
 # %%
@@ -49,13 +49,16 @@ print(*tokens)
 print("x", x.shape, "  w_q", w_q.shape, "  b_q", b_q.shape)
 
 # %% [markdown]
-# Each token vector is multiplied by three matrices. Papers call this a {term}`projection`: 384 numbers go in, 32 come out.
+# [CLS] and [SEP] are not words: the encoder sets them at the start and the end of every input. Each token vector is multiplied by three matrices. Papers call this a {term}`projection`: 384 numbers go in, 32 come out.
 
 # %%
 q = x @ w_q + b_q  # (seq, dim_head) queries: what each token looks for
 k = x @ w_k + b_k  # (seq, dim_head) keys: by what it can be found
 v = x @ w_v + b_v  # (seq, dim_head) values: what it hands over
 print(q.shape, k.shape, v.shape)
+
+# %% [markdown]
+# In the picture every row is a token. On top are 96 of the 384 coordinates of `x`, number 99 among them; it comes back near the end.
 
 # %% mystnb={"image": {"alt": "Four signed maps with one row per token. On top the token vectors, 15 rows, 96 of their 384 coordinates; the row of [CLS] is blank but for one dark square at coordinate 99. Below, side by side, queries, keys and values, 15 rows of 32 coordinates each; the three look nothing like one another. Among the queries and the keys [CLS] is as strong as any row, in the map of the values its row is blank."}, "figure": {"caption": "One vector per token goes in; three come out, for three roles. One row of the values is almost empty: [CLS] asks and offers like any other token, and hands over next to nothing.", "name": "fig-three-roles"}}
 plots.three_roles(x, q, k, v, tokens, first=32)
@@ -143,11 +146,11 @@ for j in np.argsort(-weights[it])[:4]:
 
 # %% [markdown]
 # In this head *it* gives 64% of its attention to *animal* and 5% to *street*. That is why we picked it, and it
-# is one sentence. At the end of the chapter we change the sentence so that *it* means the street, and the head will not follow.
+# is one sentence. At the end of the chapter we change the sentence so that *it* means the street. Will the head follow?
 #
 # ## Could the token vectors compare themselves?
 #
-# Why project at all? Token vectors are vectors: similar tokens point in similar directions. Let each be its own query and its own key.
+# Why project at all? Token vectors are vectors: similar tokens point in similar directions. Let each be its own query and its own key (and divide by the root of *their* width, 384).
 # Which token will *it* find most similar? Which next?
 
 # %%
@@ -179,7 +182,7 @@ plt.show()
 #
 # ## Why not one matrix for queries and keys?
 #
-# Try it on the trained head: use its queries as keys. Before you run the cell: is a token's own score always the largest in its row? And is
+# Try it on the trained head: use its queries as keys. Before you run the cell: is a token's score with itself always the largest in its row? And is
 # it if the *keys* serve as both?
 
 # %%
@@ -193,16 +196,16 @@ for name, both in (("queries as keys", q), ("keys as queries", k)):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Nearly always, not always. The own score is $q_i \cdot q_i = \lVert q_i \rVert^2$. Another token $j$ beats it only if its vector is **longer**,
+# Nearly always, not always. But for $\sqrt{32}$ the score with itself is $q_i \cdot q_i = \lVert q_i \rVert^2$. Another token $j$ beats it only if its vector is **longer**,
 # by enough to make up for the angle between the two. With the keys as queries that happens twice. With the queries as keys it does not happen. Either way *it* has lost *animal*. (How
 # often it happens hangs on something arbitrary. You will see below.)
 # :::
 #
 # Two limits come with sharing, whatever is learned, if the vectors go into the dot product as they are. Scores are symmetric. And no two tokens can both prefer the other to themselves: from
-# $\lVert q_i - q_j \rVert^2 \ge 0$ follows $q_i \cdot q_j \le \tfrac12 (\lVert q_i \rVert^2 + \lVert q_j \rVert^2)$.
+# $\lVert q_i - q_j \rVert^2 \ge 0$ follows $q_i \cdot q_j \le \tfrac12 (\lVert q_i \rVert^2 + \lVert q_j \rVert^2)$, and what is at most the mean of two numbers cannot be above both.
 #
-# Sharing is not absurd, if you then deal with the diagonal. Reformer {cite}`kitaev2020` shares the two projections, so that
-# a token's query and key fall into the same bucket when it sorts them. It scales every key to length 1, after which no other key can beat the token's own,
+# Sharing is not absurd, if you then deal with the diagonal. Reformer {cite}`kitaev2020` sorts queries and keys into buckets and compares only
+# within a bucket; it shares the two projections, so that a token's query and key fall into the same one. It scales every key to length 1, after which no other key can beat the token's own,
 # and forbids a token to attend to itself unless it has nothing else to attend to. The paper reports no loss from this on its two data sets, one of text and one of images. What we did above is cruder: we
 # took one of two matrices away from a head that was trained with both.
 #
@@ -236,7 +239,7 @@ for i, j in ((animal, cls), (the, animal), (it, animal)):
 #
 # ## One matrix decides
 #
-# Forget the biases for a moment. The score of query $i$ with key $j$ is
+# Forget the biases for a moment. Write $x_i$ for row $i$ of `x`, $W_Q$ and $W_K$ for `w_q` and `w_k`, and $d = 32$ for the width of the head. The score $S_{ij}$ of query $i$ with key $j$ is then
 #
 # $$\sqrt d\, S_{ij} = (x_i W_Q)(x_j W_K)^\top = x_i\, \big(W_Q W_K^\top\big)\, x_j^\top$$
 #
@@ -313,7 +316,7 @@ print("what b_q adds:", {tokens[j]: float(per_key[j].round(2)) for j in np.argso
 # In this head it is a question that every token asks besides its own, and only [CLS] answers to it: 0.94 for [CLS], less than zero for everyone else.
 # :::
 #
-# If nothing depends on $b_K$, then its gradient is zero but for rounding, and training has no reason to move it. Look at the 12 heads of the first layer:
+# If nothing depends on $b_K$, then its gradient is zero but for rounding, and training has no reason to move it. Look at 12 heads at once (of the first layer, the only one that our files hold whole):
 
 # %%
 layer = real_layer()
@@ -323,7 +326,7 @@ print(f"length of b_k: {lengths_k.min():.4f} to {lengths_k.max():.4f}")
 assert lengths_k.max() < lengths_q.min() / 100
 
 # %% [markdown]
-# Whisper's [attention layer](https://github.com/openai/whisper/blob/main/whisper/model.py) leaves it out: query and value have a bias, the key has none.
+# Whisper's [attention layer](https://github.com/openai/whisper/blob/main/whisper/model.py) leaves $b_K$ out: query and value have a bias, the key has none.
 #
 # ## What is a coordinate of a query worth?
 #
@@ -331,7 +334,7 @@ assert lengths_k.max() < lengths_q.min() / 100
 #
 # $$W_Q \to W_Q R, \qquad W_K \to W_K R^{-\top}, \qquad\text{so that}\qquad W_Q R\, (W_K R^{-\top})^\top = W_Q R R^{-1} W_K^\top = W_Q W_K^\top$$
 #
-# (The biases go along.) Every query and every key is now another vector. What happens to the scores?
+# ($R^{-\top}$ is the inverse, transposed. The biases go along.) Every query and every key is now another vector. What happens to the scores?
 
 # %%
 rng = np.random.default_rng(0)
@@ -405,7 +408,7 @@ print("[CLS] is contribution number", 1 + (sizes > sizes[cls]).sum(),
 # It comes eighth, and nearly all of the result is *animal*. The value of [CLS] has a length of 0.20, that of *animal* 4.28. This is the blank row of {numref}`fig-three-roles`.
 # :::
 #
-# A weight is only one of two factors of what a token contributes; the other is the length of its (transformed) value. {cite:t}`kobayashi2020` made this point, and found that BERT's attention
+# A weight is only one of two factors of what a token contributes; the other is the length of its value. {cite:t}`kobayashi2020` made this point (with values after $W_O$), and found that BERT's attention
 # to special tokens such as [CLS] and [SEP] shrinks when both factors count. Does that hold here too? Take the whole head, and a second head of the same layer, in which nearly everybody looks at [CLS]:
 
 # %%
@@ -424,6 +427,8 @@ plots.contributions({"pronoun head": weights[it], "sink head": sink.weights[it]}
 plt.show()
 
 # %% [markdown]
+# It does: on average [CLS] has 0.54 of the weight but 0.15 of the lengths in the one head, 0.81 but 0.19 in the other.
+#
 # The rows of weights must sum to 1, so a head cannot decline to look. It can look at a token that hands over almost nothing. A key that draws such weight whoever asks is called an {term}`attention sink`, and the weight
 # is no sign that its content matters {cite}`xiao2023`. {cite:t}`clark2019`, who saw many heads of BERT look at [SEP], suggested reading it as such a *no-op*.
 #
@@ -441,7 +446,7 @@ assert visible.argmin() == spot  # of all 384, the one that W_V sees least
 
 # %% [markdown]
 # [CLS] lives in one coordinate. $W_Q$ and $W_K$ see it a little better than the average one, and of all 384 coordinates it is the one that $W_V$ sees least. So this token can be found and has
-# next to nothing to say. With one matrix for keys and values, what a token is found by would be handed over too, and $W_O$ would have to get rid of it again. (Coordinates of *token vectors* are not free, as those of queries are: all heads and the norm before them share
+# next to nothing to say. With one matrix for keys and values, what a token is found by would be handed over too, and $W_O$ would have to get rid of it again. (Coordinates of *token vectors* are not free, as those of queries are: all heads and the normalisation before them share
 # one basis.)
 #
 # One caution, in the spirit of the last section. Values have a gauge of their own, $W_V \to W_V R$ and $W_O \to R^{-1} W_O$, so the length of a value is not strictly a property of the head either. What is:
@@ -459,8 +464,7 @@ for name, rows in (("before W_O", v_same), ("after W_O", carried)):
 # %% [markdown]
 # ## Three mistakes that no shape betrays
 #
-# Queries, keys and values have the same shape. Whoever swaps them gets no error, rows that sum to 1, and numbers of a plausible size. Here are two of the mistakes. Which of them would a test
-# of shapes or of row sums catch?
+# Queries, keys and values have the same shape, so whoever swaps them gets no error. Here are two of the mistakes. Which of them would a test of shapes or of row sums catch?
 
 # %%
 swapped = softmax(k @ q.T / np.sqrt(32))  # roles exchanged
@@ -561,7 +565,7 @@ plt.show()
 # | source of $K$ and $V$ | self- or cross-attention | nothing else differs |
 #
 # **In practice.** All heads' projections are one matrix product, often one for $Q$, $K$ and $V$ together. The formulas of {cite:t}`vaswani2017` have no biases; BERT, and with it MiniLM, has all three. That only products count can be used for speed: DeepSeek-V2 {cite}`deepseek2024` keeps one short vector per token and layer in
-# its {term}`KV cache`, plus a small rotated key that all heads share. The matrix that would make the rest of the keys of it can be multiplied into the query's projection, so that at inference these need not be computed.
+# its {term}`KV cache`, plus a small rotated key that all heads share. The rest of a key would be that vector times one more matrix. As with $W_K$ above, this matrix can move to the query's side, so that at inference the rest of the keys need not be computed.
 #
 # **Shortcuts taken here.** One head, one sentence, no batch. The contributions in {numref}`fig-contributions` are lengths before $W_O$. And the freedom of $R$ is that of plain dot products. Rotary positions (chapter 7) and norms on queries and keys {cite}`henry2020`
 # come between projection and dot product, and leave only those $R$ that commute with them. Rotary positions also make $b_K$ matter, because they turn it differently for each key. Training does notice the basis: Adam treats every entry by itself, and weight decay penalises lengths that $R$ changes. What the head computes does not.
@@ -572,9 +576,9 @@ plt.show()
 # %% [markdown] tags=["ex:soft_dict", "ex-prompt"]
 # ```{exercise} A dictionary with vectors for keys
 # :label: ex-soft-dict
-# Write `soft_dict(query, keys, values, temperature)`: softmax of fits divided by `temperature`, then the mean of the values. It has to behave like a dictionary when cold: if the query **equals** one of the keys
+# Write `soft_dict(query, keys, values, temperature)`: softmax of fits divided by `temperature`, then the mean of the values under these shares. Each row of `keys` is a key, and `values` holds one number (or row) for each. It has to behave like a dictionary when cold: if the query **equals** one of the keys
 # (any distinct vectors, of any lengths) and the temperature tends to 0, it returns that key's value. As the temperature grows, it tends to the mean of all values. It should take one query or a matrix of them.
-# The plain dot product fails: ask the shop for a key $(1, 0)$ when there is also a key $(2, 0)$. Hint: which fit is largest for the *nearest* key? Expand $-\tfrac12\lVert q - k\rVert^2$.
+# The plain dot product fails: ask for a key $(1, 0)$ when there is also a key $(2, 0)$. Hint: which fit is largest for the *nearest* key? Expand $-\tfrac12\lVert q - k\rVert^2$.
 # ```
 
 # %% tags=["ex:soft_dict", "ex-stub"]
@@ -590,18 +594,18 @@ def soft_dict(query, keys, values, temperature):
 shelf = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0], [2.0, 2.0]])  # two of them parallel
 stock = np.array([10.0, 20.0, 30.0, 40.0])
 for key, value in zip(shelf, stock, strict=True):
-    assert np.isclose(soft_dict(key, shelf, stock, 0.01), value)            # cold: a dictionary
-assert np.allclose(soft_dict(shelf, shelf, stock, 0.01), stock)             # all at once
-assert np.isclose(soft_dict(np.array([1.5, 0.0]), shelf, stock, 0.01), 15)  # half-way between two keys
-assert np.isclose(soft_dict(shelf[2], shelf, stock, 1e6), 25, atol=0.01)    # hot: the mean
+    assert np.isclose(soft_dict(key, shelf, stock, 0.01), value), f"cold, the key {key} returns its own value"
+assert np.allclose(soft_dict(shelf, shelf, stock, 0.01), stock), "a matrix of queries: one result per row"
+assert np.isclose(soft_dict(np.array([1.5, 0.0]), shelf, stock, 0.01), 15), "half-way between two keys they share"
+assert np.isclose(soft_dict(shelf[2], shelf, stock, 1e6), 25, atol=0.01), "hot, the mean of all values"
 share, milder = (soft_dict(np.array([0.9]), np.array([[1.0], [0.0]]), np.array([1.0, 0.0]), t) for t in (1.0, 2.0))
-assert np.isclose(share / (1 - share), (milder / (1 - milder)) ** 2)        # twice as hot: half the difference of the fits
+assert np.isclose(share / (1 - share), (milder / (1 - milder)) ** 2), "twice as hot: half the difference of the fits"
 
 # %% [markdown] tags=["ex:next_token", "ex-prompt"]
 # ```{exercise} Two matrices for “look at the next token”
 # :label: ex-next-token
 # Token vectors that hold nothing but a position: token $i$ is row $i$ of the identity, `x = np.eye(n)`. Write `next_in_ring(n)`, which returns `w_q, w_k`
-# such that in `softmax(x @ w_q @ (x @ w_k).T / np.sqrt(d))`, $d$ being their common width, every token gives the **next** one more than 0.99; after the last
+# such that in `softmax(x @ w_q @ (x @ w_k).T / np.sqrt(d))`, $d$ being their common width, every token $i$ gives the **next** one, $i + 1$, a weight of more than 0.99; after the last
 # comes the first. It should work for any $n$ from 2 to 100. Then show on paper that no `w_q = w_k` can do it.
 # ```
 
@@ -615,22 +619,22 @@ def next_in_ring(n):
     return 10 * np.sqrt(n) * ask, np.eye(n)  # a score of 10 against 0, whatever n: e^10 is over 22,000
 
 
-# With w_q = w_k scores are symmetric. Token i scores i + 1 above i - 1, and that score is the one i - 1 gives to i. So
-# the scores rise at every step, and once round the ring of three or more they would have to be above themselves. Two
-# tokens would each have to prefer the other to itself, which the text rules out.
+# With w_q = w_k, take the token whose query q is longest. Its dot product with any other is at most |q| times the
+# other's length, so at most |q|², the one with itself. So no other token can get more than half of its row, let alone 0.99.
 
 # %% tags=["ex:next_token", "ex-check"]
 for n in (2, 5, 100):
     ring_q, ring_k = next_in_ring(n)
-    assert ring_q.shape == ring_k.shape and ring_q.shape[0] == n
+    assert ring_q.shape == ring_k.shape and ring_q.shape[0] == n, "two matrices of one shape, n rows each"
     ring = softmax(ring_q @ ring_k.T / np.sqrt(ring_q.shape[1]))  # x is the identity
-    assert all(ring[i, (i + 1) % n] > 0.99 for i in range(n))     # everyone looks at the next
+    assert (ring.argmax(axis=-1) == (np.arange(n) + 1) % n).all(), f"n = {n}: row i is largest at column i + 1"
+    assert (ring.max(axis=-1) > 0.99).all(), f"n = {n}: the right one, but not by enough"
 
 # %% [markdown] tags=["ex:sorted_basis", "ex-prompt"]
 # ```{exercise} A basis in which coordinates do have an order
 # :label: ex-sorted-basis
 # If the basis is free, choose a good one. Write `sorted_basis(w_q, w_k)`, which returns two matrices of the same shapes with the same product $W_Q W_K^\top$, such that in both the columns are orthogonal to each other, the $m$-th column
-# is as long in the one as in the other, and lengths fall from left to right. Then coordinate 0 is the direction in which this head compares most strongly. Hint: singular value decomposition, and share each singular value fairly.
+# is as long in the one as in the other, and lengths fall from left to right. Then coordinate 0 is the direction in which this head compares most strongly. Hint: singular value decomposition (`np.linalg.svd`) of the product, and share each singular value fairly.
 # ```
 
 # %% tags=["ex:sorted_basis", "ex-stub"]
@@ -646,11 +650,12 @@ def sorted_basis(w_q, w_k):
 
 # %% tags=["ex:sorted_basis", "ex-check"]
 a, b = sorted_basis(w_q, w_k)
-assert a.shape == w_q.shape and b.shape == w_k.shape
-assert np.allclose(a @ b.T, w_q @ w_k.T)  # the same head
+assert a.shape == w_q.shape and b.shape == w_k.shape, "the shapes stay"
+assert np.allclose(a @ b.T, w_q @ w_k.T), "the product stays: it must be the same head"
 strengths = np.diag(a.T @ a)
-assert np.allclose(a.T @ a, np.diag(strengths)) and np.allclose(b.T @ b, np.diag(strengths))
-assert (np.diff(strengths) <= 0).all()
+assert np.allclose(a.T @ a, np.diag(strengths)), "columns at right angles"
+assert np.allclose(b.T @ b, np.diag(strengths)), "column m as long in the one as in the other, and at right angles"
+assert (np.diff(strengths) <= 0).all(), "lengths fall"
 print("strengths of coordinates 0, 1, 15, 31:", strengths[[0, 1, 15, 31]])
 
 # %% [markdown] tags=["ex:shares_of_out", "ex-prompt"]
@@ -670,10 +675,13 @@ def shares_of_out(weights, v):
     along = weights * (result @ v.T)  # (seq_q, seq_k): contribution j · result i
     return along / (result**2).sum(axis=-1, keepdims=True)
 
+
+# In the sink head the contribution of [CLS] is the longest, but nearly at right angles to the sum of all: a share near 0.
+
 # %% tags=["ex:shares_of_out", "ex-check"]
-assert np.allclose(shares_of_out(np.array([[0.5, 0.5]]), np.array([[3.0, 0.0], [-1.0, 0.0]])), [[1.5, -0.5]])
-assert np.allclose(shares_of_out(weights, v).sum(axis=-1), 1)
-assert np.isclose(shares_of_out(weights, v)[it, animal], parts[it, animal] @ out[it] / (out[it] @ out[it]))
+assert np.allclose(shares_of_out(np.array([[0.5, 0.5]]), np.array([[3.0, 0.0], [-1.0, 0.0]])), [[1.5, -0.5]]), "parts of 1.5 and -0.5 in a result of 1"
+assert np.allclose(shares_of_out(weights, v).sum(axis=-1), 1), "a row sums to 1"
+assert np.isclose(shares_of_out(weights, v)[it, animal], parts[it, animal] @ out[it] / (out[it] @ out[it])), "part · result / |result|²"
 print(f"it: animal in the pronoun head {shares_of_out(weights, v)[it, animal]:.2f},",
       f"[CLS] in the sink head {shares_of_out(sink.weights, v_sink)[it, cls]:.2f}")
 

@@ -95,13 +95,14 @@ def same_scores(queries: dict[str, np.ndarray], scores: dict[str, np.ndarray], t
     -------
     Figure
     """
-    figure, axes = new_figure(4.6, rows=3, height_ratios=[1, 1, 1.2])
+    figure, axes = new_figure(5.0, rows=3, height_ratios=[1, 1, 1.2])
     for at, colour, (name, query) in zip(axes[:2, 0], (BLUE, ORANGE), queries.items(), strict=True):
         at.bar(range(len(query)), query, color=colour, width=0.7)
         at.axhline(0, color=GREY, linewidth=0.8)
         at.set_title(f"the query “it”, {name}")
-        at.set_ylabel("coordinate")
+        at.set_ylabel("entry")
         at.set_xticks([])
+    axes[1, 0].set_xlabel(f"the {len(query)} coordinates")
     last = axes[2, 0]
     styles = ({"marker": "o", "markersize": 9, "markerfacecolor": "none", "color": BLUE}, {"marker": "x", "color": ORANGE})
     for style, (name, row) in zip(styles, scores.items(), strict=True):
@@ -111,6 +112,7 @@ def same_scores(queries: dict[str, np.ndarray], scores: dict[str, np.ndarray], t
     last.set_title("its scores, in both bases")
     last.set_ylabel("score")
     last.set_xticks(range(len(tokens)), labels=tokens, rotation=90)
+    last.set_xlabel("key")
     last.legend(loc="upper right", ncols=2)
     return figure
 
@@ -138,6 +140,7 @@ def contributions(weights: dict[str, np.ndarray], lengths: dict[str, np.ndarray]
             at.grid(axis="x", visible=False)
         axes[0, i].set_title(title)
         axes[1, i].set_xticks(range(len(tokens)), labels=tokens, rotation=90)
+        axes[1, i].set_xlabel("key")
     axes[0, 0].set_ylabel("weight")
     axes[0, 0].set_ylim(0, 1)
     axes[1, 0].set_ylabel("length of\nweight × value")
