@@ -45,11 +45,12 @@ q = head.x @ head.w_q + head.b_q       # (seq_q, dim_head)
 k = head.x @ head.w_k + head.b_k       # (seq_k, dim_head)
 scores = attention_scores(q, k)        # (seq_q, seq_k)
 
-it = head.tokens.index("it")
+it, animal, street = (
+    head.tokens.index(word) for word in ("it", "animal", "street"))
 print(head.tokens)
 print(scores[it])
 
-# %% mystnb={"image": {"alt": "Two bar charts over the 15 tokens. The scores of the query “it” lie between minus 3 and 3.6, more than half of them negative; the largest belongs to “animal”. The weights below are all positive; “animal” takes about two thirds, [CLS] about an eighth, most others almost nothing."}, "figure": {"caption": "Softmax turns any row of scores into shares: all positive, together exactly 1, and in the same order. A lead of 1.6 over the second-best key becomes a share five times as large.", "name": "fig-scores-and-weights"}}
+# %% mystnb={"image": {"alt": "Two bar charts over the 15 tokens. The scores of the query “it” lie between about minus 3 and 3.6, more than half of them negative; the largest belongs to “animal”. The weights below are all positive; “animal” takes about two thirds, [CLS] about an eighth, most others almost nothing."}, "figure": {"caption": "Softmax turns any row of finite scores into shares: all positive, together exactly 1, and in the same order. A lead of 1.6 over the second-best key becomes a share five times as large.", "name": "fig-scores-and-weights"}}
 plots.scores_and_weights(scores[it], head.weights[it], head.tokens, "it")
 plt.show()
 
@@ -62,8 +63,9 @@ plt.show()
 
 # %%
 divided = scores[it] / scores[it].sum()
-print("sums to", divided.sum().round(3))
-print(dict(zip(head.tokens, divided.round(2), strict=True))["animal"])
+print(f"the scores sum to {scores[it].sum():.2f},",
+      f"the quotients to {divided.sum():.2f}; animal {divided[animal]:.2f}")
+assert divided.argmin() == animal
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -71,8 +73,8 @@ print(dict(zip(head.tokens, divided.round(2), strict=True))["animal"])
 # every sign around: *animal*, the best key, gets the most negative share.
 # :::
 #
-# Signs are the problem, so make everything positive first, without disturbing the order. The exponential does this
-# {cite}`vaswani2017`:
+# Signs are the problem, so make everything positive first, without disturbing the order. The exponential does this. Attention has been
+# normalised with it since its beginnings in translation {cite}`bahdanau2014`, and is in the transformer {cite}`vaswani2017`:
 #
 # $$A_j = \frac{e^{S_j}}{\sum_m e^{S_m}}$$
 #
@@ -87,18 +89,22 @@ def softmax_naive(scores):
 
 weights = softmax_naive(scores)                # (seq_q, seq_k)
 assert np.allclose(weights.sum(axis=-1), 1)    # every query spends exactly 1
-print(f"animal {weights[it, 2]:.3f}   [CLS] {weights[it, 0]:.3f}   street {weights[it, 8]:.3f}")
+for j in (animal, 0, street):
+    print(f"{head.tokens[j]:6} {weights[it, j]:.3f}")
 
 # %% [markdown]
-# Did the pretrained model get the same numbers? Its own weights are stored beside its projections.
+# Did the pretrained model get the same numbers? Its own weights are stored beside its projections. How close may we ask two float32
+# computations to be? Numbers near 1 are about $10^{-7}$ apart. Behind every score stand sums of 384 products, and rounding errors of random sign
+# grow like the root of their number. So we take differences up to $\sqrt{384}$ such steps for rounding: an estimate, not a proof.
 
 # %% tags=["nbval-ignore-output"]
+rounding = np.sqrt(384) * np.finfo(np.float32).eps    # 2.3e-6
 difference = np.abs(weights - head.weights).max()
-assert difference < 1e-6                       # float32 carries about 7 digits
+assert difference < rounding
 print(f"largest difference to the model's own weights: {difference:.0e}")
 
 # %% [markdown]
-# Three lines of NumPy and a real head agree to float32's last digits. Everything else in this chapter is about those three lines.
+# Three lines of NumPy and a real head agree to float32's rounding. Everything else in this chapter is about those three lines.
 #
 # ## What does softmax forget?
 #
@@ -110,7 +116,7 @@ print(f"largest difference to the model's own weights: {difference:.0e}")
 
 # %%
 shifted = softmax_naive(scores[it] + 5)
-assert np.allclose(shifted, weights[it], atol=1e-6)
+assert np.allclose(shifted, weights[it], atol=1e-6)  # scores round to 5e-7
 print(shifted[:4], weights[it, :4])
 
 # %% [markdown]
@@ -118,25 +124,29 @@ print(shifted[:4], weights[it, :4])
 # *Animal* leads [CLS] by 1.64, so its weight should be $e^{1.64}$ times as large:
 
 # %%
-lead = scores[it, 2] - scores[it, 0]
-ratio = weights[it, 2] / weights[it, 0]
-print(f"lead {lead:.2f}, e^lead {np.exp(lead):.2f}, ratio of weights {ratio:.2f}")
+lead = scores[it, animal] - scores[it, 0]
+ratio = weights[it, animal] / weights[it, 0]
+print(f"lead {lead:.2f}, e^lead {np.exp(lead):.2f}, ratio {ratio:.2f}")
 assert np.isclose(np.exp(lead), ratio)
 
 # %% [markdown]
 # This has a consequence for real models. The projection of the keys has a bias $b_K$. It adds $q \cdot b_K/\sqrt d$ to *every*
-# score of a query's row, the same amount to each. What happens to the weights if we add a large one? And what will training have made of this bias?
+# score of a query's row, the same amount to each. What happens to the weights if we add a large one, with entries as large as those of the keys themselves? And what will training have made of this bias?
 
 # %%
 rng = np.random.default_rng(0)
-biased = softmax_naive(attention_scores(q, k + rng.standard_normal(32, dtype="float32")))  # entries of ordinary size, about 1
-assert np.allclose(biased, weights, atol=1e-5)
-print("trained biases, largest entry: queries", np.abs(head.b_q).max().round(3), "  keys", np.abs(head.b_k).max().round(3))
+large = rng.standard_normal(32, dtype="float32")  # entries about 1
+biased = softmax_naive(attention_scores(q, k + large))
+assert np.allclose(biased, weights, atol=1e-5)    # rounding only
+
+of_q, of_k = np.abs(head.b_q).max(), np.abs(head.b_k).max()
+print(f"trained biases, largest entry: queries {of_q:.3f}, keys {of_k:.3f}")
+assert of_q > 100 * of_k
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # Nothing happens: softmax forgets whatever is common to a row. A parameter that cannot change the result gets no gradient, beyond rounding, and you can see it in the trained
-# model: its key bias has hardly left zero, while the query bias, which adds a different amount to each key, is over a hundred times larger. (With rotary positions, chapter 7, keys are turned by their position before the
+# model. Biases usually start at zero, and the key bias has hardly moved, while the query bias, which adds a different amount to each key, is over a hundred times larger. (With rotary positions, chapter 7, keys are turned by their position before the
 # dot product; then their bias matters too.)
 # :::
 
@@ -146,7 +156,7 @@ print("trained biases, largest entry: queries", np.abs(head.b_q).max().round(3),
 # In exact arithmetic the shift is forgotten. A computer does not forget it. Add 1000 instead of 5:
 
 # %%
-with np.errstate(over="ignore", invalid="ignore"):  # the overflow is what we want to see
+with np.errstate(over="ignore", invalid="ignore"):  # we want to see it
     print(softmax_naive(scores[it] + 1000)[:4])
 
 # %% [markdown]
@@ -155,47 +165,57 @@ with np.errstate(over="ignore", invalid="ignore"):  # the overflow is what we wa
 
 # %%
 for dtype in (np.float64, np.float32, np.float16):
-    print(f"{np.dtype(dtype).name}: exp overflows above {np.log(float(np.finfo(dtype).max)):.2f}")
+    most = float(np.finfo(dtype).max)
+    print(f"{np.dtype(dtype).name}: largest number {most:.3g},",
+          f"exp overflows above {np.log(most):.2f}")
 
 # %% [markdown]
 # A thousand is a made-up number. Eleven is not. The head in layer 0 that looks at the **previous token** is
-# so sure of itself that its scores reach 30. Run it in float16, as graphics cards do to save memory:
+# so sure of itself that its scores reach 30. Round them to float16, which takes half the memory of float32, and send them through our three lines.
+# (The other format of 16 bits, bfloat16, spends them on range instead of digits: it overflows where float32 does.)
 
 # %%
 previous = real_head("previous")
-sure = attention_scores(previous.x @ previous.w_q + previous.b_q, previous.x @ previous.w_k + previous.b_k)
+sure = attention_scores(previous.x @ previous.w_q + previous.b_q,
+                        previous.x @ previous.w_k + previous.b_k)
 with np.errstate(over="ignore", invalid="ignore"):
     broken = softmax_naive(sure.astype(np.float16))
-print(f"largest score {sure.max():.1f};", f"rows with NaN: {np.isnan(broken).any(axis=-1).sum()} of {len(broken)}")
+spoilt = np.isnan(broken).any(axis=-1)
+print(f"largest score {sure.max():.1f};",
+      f"rows with NaN: {spoilt.sum()} of {len(spoilt)}")
 
 # %% [markdown]
 # The model has done nothing wrong; our three lines have. The cure is the shift invariance we have just met. If a
 # common shift changes nothing, *choose* the shift that brings the row's largest score to zero. Then no power exceeds
-# $e^0 = 1$, and the sum is at least 1: no overflow, no division by zero.
+# $e^0 = 1$, and the sum of $n$ powers lies between 1 and $n$: no power overflows, and nothing is divided by zero. (The sum still
+# can, over more than some 65,500 equal scores in float16. It is one reason to keep sums in float32.)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def softmax_shifted(scores):
-    shifted = scores - scores.max(axis=-1, keepdims=True)  # the largest score becomes 0
-    powers = np.exp(shifted)                               # so no power exceeds 1
+    shifted = scores - scores.max(axis=-1, keepdims=True)  # largest: 0
+    powers = np.exp(shifted)                               # largest: 1
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 half = softmax_shifted(sure.astype(np.float16))
-assert np.isfinite(half).all()
-print(f"float16, largest difference to the model's own weights: {np.abs(half - previous.weights).max():.3f}")
+difference_half = np.abs(half - previous.weights).max()
+print(f"float16, difference to the model's own: {difference_half:.0e}")
+# scores of 16 to 32 are 1/64 apart: rounded by 1/128, weights by half that
+assert difference_half < 0.005
 
 # %% [markdown]
 # Small powers may now *under*flow to zero. For the weights that is harmless: one too small for the format becomes 0, an
 # error below the format's smallest number. (For their logarithms it is not; see the second exercise.)
 #
 # Not every shift will do. Subtracting the row's mean, for instance, makes the scores look tame, and a row with one
-# outlier overflows all the same.
+# outlier can overflow all the same.
 
 # %%
 outlier = np.array([0.0] * 9 + [1000.0])
 with np.errstate(over="ignore", invalid="ignore"):
     by_mean = softmax_naive(outlier - outlier.mean())
-print("mean subtracted:", by_mean[-1], "  maximum subtracted:", softmax_shifted(outlier)[-1])
+print("mean subtracted:   ", by_mean[-1])
+print("maximum subtracted:", softmax_shifted(outlier)[-1])
 
 # %% [markdown]
 # ## Which axis?
@@ -205,13 +225,14 @@ print("mean subtracted:", by_mean[-1], "  maximum subtracted:", softmax_shifted(
 # Which sums can?
 
 # %%
-wrong = softmax_shifted(scores.T).T                 # normalised over the queries
+wrong = softmax_shifted(scores.T).T              # normalised over queries
 print("rows   :", wrong.sum(axis=-1)[:5])
 print("columns:", wrong.sum(axis=-2)[:5])
-assert not np.allclose(wrong.sum(axis=-1), 1)       # the queries do not spend 1
+assert not np.allclose(wrong.sum(axis=-1), 1)    # queries do not spend 1
 
-# %% mystnb={"image": {"alt": "Two 15 by 15 maps of weights, queries down, keys across. On the left, over keys, most rows are dark at [CLS] and “it”, “the” and “cross” at their nouns. On the right, over queries, the [CLS] column is faint, the darkest cell is the row of “cross” at the column of “street”, and columns that no query cared for, such as “too” and “because”, have become visible."}, "figure": {"caption": "The same scores, normalised over keys (right) and over queries (wrong). Over queries, keys compete for nothing: a key that suits nobody still hands out a full unit of weight.", "name": "fig-softmax-axis"}}
-plots.weight_maps({"over keys: correct": weights, "over queries: wrong": wrong}, head.tokens, height=3.4)
+# %% mystnb={"image": {"alt": "Two 15 by 15 maps of weights, queries down, keys across. On the left, over keys, most rows are dark at [CLS] and “it”, “the” and “cross” at their nouns. On the right, over queries, the [CLS] column is faint, the darkest cell is the row of “cross” at the column of “street”, and columns that no query cared for, such as “too” and “because”, have become visible."}, "figure": {"caption": "The same scores, normalised over keys (left, correct) and over queries (right, wrong). Over queries, keys compete for nothing: a key that suits nobody still hands out a full unit of weight.", "name": "fig-softmax-axis"}}
+panels = {"over keys: correct": weights, "over queries: wrong": wrong}
+plots.weight_maps(panels, head.tokens, height=3.4)
 plt.show()
 
 # %% [markdown]
@@ -225,7 +246,8 @@ plt.show()
 
 # %%
 for temperature in (0.1, 1.0, 10.0):
-    print(f"T = {temperature:4}", softmax_shifted(scores[it] / temperature)[:9])
+    row = softmax_shifted(scores[it] / temperature)
+    print(f"T = {temperature:4}", row[:9])
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -234,7 +256,7 @@ for temperature in (0.1, 1.0, 10.0):
 # :::
 #
 # One number says how far along that road a row is: its {term}`entropy` $H = -\sum_j A_j \ln A_j$, in nats. It is 0 when one
-# key holds everything, and $\ln n$ when all $n$ share equally, so $e^H$ reads as *how many keys the query is really looking at*.
+# key holds everything, and $\ln n$ when all $n$ share equally, so $e^H$ reads as an *effective number of keys*.
 
 # %%
 def entropy(weights):
@@ -244,12 +266,13 @@ def entropy(weights):
 
 for token in ("it", "cross", "[CLS]"):
     H = entropy(weights)[head.tokens.index(token)]
-    print(f"{token:>6}: entropy {H:.2f} nats, looks at about {np.exp(H):.1f} keys")
+    print(f"{token:>6}: {H:.2f} nats, looks at about {np.exp(H):.1f} keys")
 
 # %%
 curve = np.geomspace(0.05, 50, 61)
-entropies = entropy(softmax_shifted(scores[it] / curve[:, None]))  # (61,): one row of weights per temperature
-assert (np.diff(entropies) > 0).all()                               # hotter is always vaguer
+by_heat = softmax_shifted(scores[it] / curve[:, None])  # (61, seq_k)
+entropies = entropy(by_heat)                            # (61,)
+assert (np.diff(entropies) > 0).all()                   # hotter is vaguer
 rows = {T: softmax_shifted(scores[it] / T) for T in (0.25, 1.0, 4.0)}
 
 # %% mystnb={"image": {"alt": "Top: the weights of “it” at temperatures 0.25, 1 and 4; at 0.25 only “animal” is dark, at 1 also [CLS] is visible, at 4 all keys are pale. Bottom: entropy rises from 0 at temperature 0.05 along an S-shaped curve to ln 15, about 2.71, at temperature 50; the three temperatures are marked."}, "figure": {"caption": "Temperature moves one row between a hard lookup and a plain mean. Entropy only ever rises with temperature.", "name": "fig-temperature"}}
@@ -257,46 +280,47 @@ plots.temperatures(rows, head.tokens, curve, entropies)
 plt.show()
 
 # %% [markdown]
+# That holds for every row whose scores are not all equal: $dH/dT$ is the variance of the scores under the weights, divided by $T^3$.
+#
 # This is the knob that chapter 3 turned without naming it: leaving out the division by $\sqrt d$ is a temperature of
-# $1/\sqrt d$. This head is $d = 32$ wide. Without the division it would run at $T = 0.18$:
+# $1/\sqrt d$. Our head is $d = 32$ wide and was trained with the division. Take it away:
 
 # %%
 unscaled = softmax_shifted(scores * np.sqrt(32))
-print(f"mean entropy: scaled {entropy(weights).mean():.2f}, unscaled {entropy(unscaled).mean():.2f}")
-print(f"rows with one key above 0.99: scaled {(weights.max(-1) > 0.99).sum()}, unscaled {(unscaled.max(-1) > 0.99).sum()}")
+print(f"unscaled is T = {1 / np.sqrt(32):.2f}; rows with one key above 0.95:")
+for label, each in (("scaled", weights), ("unscaled", unscaled)):
+    print(f"{label:8} {(each.max(axis=-1) > 0.95).sum()} of {len(each)}")
 
 # %% [markdown]
 # ## What if a query may see nothing?
 #
 # A mask sets the scores of forbidden keys to $-\infty$ (chapter 3), and $e^{-\infty} = 0$ gives them weight exactly 0. In a batch of sentences of different
-# lengths, or behind a sparse mask, some query may have *every* key masked. What should its weights be? What does each of our versions make of it?
+# lengths, or behind a sparse mask, some query may have *every* key masked. What should its weights be? What does our best version make of it?
 
 # %%
 empty = np.full(4, -np.inf)
 with np.errstate(invalid="ignore"):
     print("-inf everywhere:", softmax_shifted(empty))
-print("-1e9 everywhere:", softmax_shifted(np.full(4, -1e9)))
 
 # %% [markdown]
-# Two bad answers. $-\infty - (-\infty)$ is NaN, which then spreads through the whole network. The popular $-10^9$
-# looks fine and is worse: after the shift every score is 0, so a query that may see nothing spends its weight evenly on **exactly the keys it
-# must not see**, padding and future included. (In float16 $-10^9$ does not even exist; it rounds to $-\infty$.)
+# $-\infty - (-\infty)$ is NaN, and the layers that follow spread it. The popular way around it, $-10^9$ in place of $-\infty$, you saw in chapter 3:
+# it looks fine and is worse, because the query then spends its weight evenly on **exactly the keys it must not see**.
 #
 # Shares of nothing cannot sum to 1. This book's contract, in every variant it builds, is that an empty row spends **nothing**: zeros, and zero
-# gradients. One trick gives this without an `if`. Take the maximum of the row *and the lowest finite number*: then
-# it is finite for every row, even for a row of no keys at all.
+# gradients. Two small changes give this without an `if`. Take the maximum of the row *and the lowest finite number*: then
+# it is finite even for a row of no keys at all. And where the sum is 0, divide by 1.
 
 # %%
 def softmax(scores):
-    lowest = np.finfo(scores.dtype).min                      # makes the maximum finite in every row
+    lowest = np.finfo(scores.dtype).min          # the lowest finite number
     row_max = scores.max(axis=-1, keepdims=True, initial=lowest)
-    powers = np.exp(scores - row_max)                        # the largest score becomes 0, no power exceeds 1
+    powers = np.exp(scores - row_max)            # no power exceeds 1
     row_sum = powers.sum(axis=-1, keepdims=True)
-    return powers / np.where(row_sum == 0, 1, row_sum)       # an empty row stays all zeros
+    return powers / np.where(row_sum == 0, 1, row_sum)  # empty row: zeros
 
 
-assert np.array_equal(softmax(empty), np.zeros(4))           # nothing to see, nothing spent
-assert softmax(np.zeros((3, 0))).shape == (3, 0)             # no keys at all
+assert np.array_equal(softmax(empty), np.zeros(4))  # nothing spent
+assert softmax(np.zeros((3, 0))).shape == (3, 0)    # no keys at all
 assert np.array_equal(softmax(scores), softmax_shifted(scores))
 softmax(np.array([[2.0, 1.0, -np.inf], [-np.inf, -np.inf, -np.inf]]))
 
@@ -306,19 +330,21 @@ softmax(np.array([[2.0, 1.0, -np.inf], [-np.inf, -np.inf, -np.inf]]))
 #
 # :::{admonition} Elsewhere
 # :class: tip
-# `torch.softmax` gives NaN for an empty row. PyTorch's fused attention gave NaN too in earlier releases, and now keeps the same contract as
-# this book; the cell below runs both. When you meet a library, try it on an empty row first.
+# `torch.softmax` gives NaN for an empty row. PyTorch's fused attention, `scaled_dot_product_attention`, gave NaN too in earlier releases; the one
+# used here gives zeros on the CPU, as this book does. The cell below runs both. When you meet a library, try it on an empty row first.
 # :::
 
 # %% tags=["torch-check"]
 import torch
 
 theirs = torch.softmax(torch.tensor(scores), dim=-1)
-assert np.allclose(softmax(scores), theirs.numpy(), atol=1e-6)         # equal where a row has a key
-print("torch.softmax, empty row:", torch.softmax(torch.full((4,), -torch.inf), dim=-1))
+assert np.allclose(softmax(scores), theirs.numpy(), atol=1e-6)
+print("torch.softmax:  ", torch.softmax(torch.tensor(empty), dim=-1).numpy())
 
-x, nobody = torch.ones(2, 4), torch.zeros(2, 2, dtype=torch.bool)
-print("fused attention, empty row:", torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=nobody)[0])
+x = torch.ones(1, 1, 2, 4)                       # (batch, heads, seq, dim)
+nobody = torch.zeros(2, 2, dtype=torch.bool)     # True = may attend
+fused = torch.nn.functional.scaled_dot_product_attention
+print("fused attention:", fused(x, x, x, attn_mask=nobody)[0, 0, 0].numpy())
 
 # %% [markdown]
 # ## What does its gradient do?
@@ -336,11 +362,12 @@ row = softmax(scores[it].astype(np.float64))
 J = np.diag(row) - np.outer(row, row)      # (seq_k, seq_k)
 
 step = 1e-6
-nudge = step * np.eye(len(row))            # row j: nudge the score of key j only
-measured = (softmax(scores[it] + nudge) - softmax(scores[it] - nudge)) / (2 * step)
-print(f"formula against measurement: {np.abs(J - measured.T).max():.0e}")
-assert np.allclose(J, measured.T, atol=1e-8)
-assert np.allclose(J.sum(axis=0), 0)       # what one key gains the others lose
+nudge = step * np.eye(len(row))            # row j: nudge score j only
+up, down = softmax(scores[it] + nudge), softmax(scores[it] - nudge)
+measured = ((up - down) / (2 * step)).T    # column j: answers to score j
+print(f"formula against measurement: {np.abs(J - measured).max():.0e}")
+assert np.abs(J - measured).max() < 1e-9   # rounding 1e-16, over the step
+assert np.allclose(J.sum(axis=0), 0)       # gained by one, lost by others
 
 # %% mystnb={"image": {"alt": "A 15 by 15 signed map. The cell where “animal” answers to its own score is strongly positive, about 0.23; [CLS] answers to its own with about 0.1; the cells between “animal” and [CLS] are negative, about minus 0.08; nearly everything else is close to zero."}, "figure": {"caption": "The Jacobian of the row of “it”. Only keys that already hold weight can gain or lose it: for a key with weight zero, the gradient is zero too.", "name": "fig-softmax-jacobian"}}
 plots.jacobian(J, head.tokens)
@@ -348,29 +375,32 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Zero. The weights always sum to 1, so whatever one gains the others lose. It is the shift again: $J$ times the vector of ones is zero as well,
-# because a common shift changes no weight.
+# Zero. The weights always sum to 1, so whatever one gains the others lose. $J$ is symmetric, so its rows sum to zero as well, and that is the
+# shift again: raising all scores together changes no weight.
 # :::
 #
-# Nobody builds $J$: for $n$ keys it has $n^2$ entries per query. What the backward pass needs is $J$ times a
+# The backward pass does not build $J$, which for $n$ keys has $n^2$ entries per query. All it needs is $J$ (or $J^\top$, the same) times a
 # gradient. Write $g_j$ for the gradient of the loss with respect to weight $A_j$ (called `d_weights`):
 #
 # $$(J g)_j = A_j\,\Big(g_j - \sum_m A_m\, g_m\Big)$$
 
 # %%
 def softmax_backward(weights, d_weights):
-    expected = (weights * d_weights).sum(axis=-1, keepdims=True)  # mean of the gradient under the weights
+    # the mean of the gradient under the weights
+    expected = (weights * d_weights).sum(axis=-1, keepdims=True)
     return weights * (d_weights - expected)
 
 
 g = rng.normal(size=row.shape)
 assert np.allclose(softmax_backward(row, g), J @ g)
+assert not softmax_backward(softmax(empty), g[:4]).any()  # empty row: zeros
 
 # %% [markdown]
-# This is `attnlib.reference.softmax_backward`. Read it aloud: *a score moves by its weight, times how much better than the average its value would be.* That sentence explains
-# how attention learns, and also how it stops learning: if a row has put all its weight on one key, then that key **is** the average,
+# This is `attnlib.reference.softmax_backward`. Read it aloud, for a step *down* the gradient: *a score is pushed up by its weight, times how much more than the
+# average its value would lower the loss.* That sentence explains
+# how attention learns where to look, and also how it stops: if a row has put all its weight on one key, then that key **is** the average,
 # every other weight is 0, and the gradient vanishes. How large is the Jacobian along the temperature road? (Its norm here is the most that
-# a unit change of the scaled scores $S/T$ can move the weights; for the scores themselves divide by $T$.)
+# the weights can move per small unit of the scaled scores $S/T$, both as Euclidean lengths; for the scores themselves divide by $T$.)
 
 # %%
 for T in (0.1, 0.25, 1.0, 4.0, 16.0):
@@ -385,25 +415,30 @@ for T in (0.1, 0.25, 1.0, 4.0, 16.0):
 # the norm. Two keys that share evenly reach it:
 
 # %%
-fifty_fifty = np.array([0.5, 0.5])
-print(np.linalg.norm(np.diag(fifty_fifty) - np.outer(fifty_fifty, fifty_fifty), ord=2))
+even = np.array([0.5, 0.5])
+size = np.linalg.norm(np.diag(even) - np.outer(even, even), ord=2)
+print(f"{size:.3f}")
 
 # %% [markdown]
 # ## How long may a row be?
 #
-# Softmax gives every key *something*. With a thousand keys, those somethings add up. Let one key lead all the others by a fixed
+# Softmax gives every key with a finite score *something*. With a thousand keys, those somethings add up. Let one key lead all the others by a fixed
 # margin and let the row grow. Which lead would you need to keep half of the weight among 10,000 keys?
 
 # %%
 lengths = np.geomspace(2, 100_000, 33).astype(int)
-best = {}
-for lead in (2.0, 5.0, 10.0):
-    best[lead] = np.array([softmax(np.array([lead] + [0.0] * (n - 1)))[0] for n in lengths])
 
-at_10k = {lead: softmax(np.array([lead] + [0.0] * 9_999))[0] for lead in (5.0, 9.21, 10.0)}
-print({lead: at_10k[lead].round(3) for lead in at_10k})
 
-# %% mystnb={"image": {"alt": "Three falling curves on a logarithmic axis of 2 to 100,000 keys. With a lead of 2 the best key's weight is below one half from about 8 keys on; with a lead of 5 from about 150; with a lead of 10 from about 22,000. All tend to zero."}, "figure": {"caption": "A fixed lead buys a fixed number of keys: the best key keeps half of the weight up to about e^lead rivals, and loses it beyond.", "name": "fig-dispersion"}}
+def best_share(margin, n):                       # one leader among n keys
+    return softmax(np.array([margin] + [0.0] * (n - 1)))[0]
+
+
+best = {margin: np.array([best_share(margin, n) for n in lengths])
+        for margin in (2.0, 5.0, 10.0)}
+for margin in (5.0, 9.21, 10.0):
+    print(f"lead {margin:5}: {best_share(margin, 10_000):.3f} of 10,000 keys")
+
+# %% mystnb={"image": {"alt": "Three falling curves on a logarithmic axis of 2 to 100,000 keys. With a lead of 2 the best key's weight is below one half from about 9 keys on; with a lead of 5 from about 150; with a lead of 10 from about 22,000. All keep falling."}, "figure": {"caption": "A fixed lead buys a fixed number of keys: the best key keeps half of the weight up to about e^lead rivals, and loses it beyond.", "name": "fig-dispersion"}}
 plots.dispersion(lengths, best)
 plt.show()
 
@@ -413,28 +448,30 @@ plt.show()
 # $\ln 9999 = 9.21$.
 # :::
 #
-# After training the projections are fixed, and the token vectors that enter a layer are normalised. So the leads a head can
-# reach are bounded, and on long enough rows its attention **must** disperse, however well it was trained
-# {cite}`velickovic2024`. The paper measures it on tasks that ask for one item among many, such as the largest.
+# After training the projections are fixed, and the token vectors that enter a layer are normalised. So the leads that dot products can
+# reach are bounded, and where nothing else enters the score, attention **must** disperse on long enough rows, however well it was trained
+# {cite}`velickovic2024`. The paper measures it on tasks that ask for one item among many, such as the largest. The ways out change the premise: a
+# window bounds the row, a bias such as ALiBi's (chapter 7) grows with distance, and a temperature may fall as the row spreads, as the paper tries.
 
 # %% [markdown]
 # ## What to remember
 #
 # | property | consequence | cell that shows it |
 # |---|---|---|
-# | forgets a common shift | subtract the maximum: safe in any precision; key biases never matter | overflow, $b_K$ |
+# | forgets a common shift | subtract the maximum, and no power overflows; a key bias added to all keys alike does nothing | overflow, $b_K$ |
 # | sums over keys, `axis=-1` | rows sum to 1, columns need not | wrong axis |
 # | a lead of 1 is a factor $e$ | temperature, and $\sqrt d$, set the entropy | temperature |
-# | never exactly zero for finite scores | only $-\infty$ masks; long rows disperse | empty row, dispersion |
+# | positive for every finite score, until it underflows | $-\infty$ is the one sure mask; long rows disperse | empty row, dispersion |
 # | empty row: zeros | no NaN, no leak | contract |
-# | $J = \operatorname{diag}(A) - AA^\top$ | gradient flows only where weight is; certain rows are frozen | Jacobian |
+# | $J = \operatorname{diag}(A) - AA^\top$ | gradient flows only where weight is; one-hot rows are frozen | Jacobian |
 #
-# **In practice.** Fused kernels never hold a whole row: they keep a running maximum and a running sum, rescale when the maximum grows
-# {cite}`milakov2018`, and save one number per row for the backward pass, the {term}`log-sum-exp`. You will build that in Part IV; the
-# third exercise below is its seed. Many compute $2^{x \log_2 e}$ instead of $e^x$, because the hardware has a fast $2^x$. Most sum in float32 even when scores are float16.
+# **In practice.** Attention kernels in the manner of FlashAttention never hold a whole row: they keep a running maximum and a running sum, and rescale when the maximum
+# grows {cite}`milakov2018,dao2022`. For the backward pass, FlashAttention-2 saves one number per row, the {term}`log-sum-exp` {cite}`dao2023`. You will build that in Part IV; the
+# third exercise below is its seed. Such kernels often compute $2^{x \log_2 e}$ instead of $e^x$, because the hardware has a fast $2^x$, and keep scores, maximum and sum in float32 even when
+# queries and keys are float16.
 #
-# **Shortcut taken here.** We looked at one head. In a network the lead itself is learned, and training can drive it up until rows freeze; norms on queries and
-# keys {cite}`henry2020` or on the weights' scale {cite}`zhai2023` are ways to hold it.
+# **Shortcut taken here.** We looked at one head. In a network the lead itself is learned, and training can drive it up until entropy collapses {cite}`zhai2023`; normalising queries and
+# keys {cite}`henry2020` or the spectral norm of the projections {cite}`zhai2023` are ways to hold it.
 
 # %% [markdown]
 # ## Exercises
@@ -442,7 +479,7 @@ plt.show()
 # %% [markdown] tags=["ex:soften", "ex-prompt"]
 # ```{exercise} Temperature with its limits
 # :label: ex-soften
-# Write `soften(scores, temperature)` for any temperature $\ge 0$, **including 0**, where all weight goes to the largest score and ties share it equally,
+# Write `soften(scores, temperature)` for finite scores and any temperature $\ge 0$, **including 0**, where all weight goes to the largest score and ties share it equally,
 # and including `np.inf`, where every key gets the same. Nothing may be divided by zero. It should work on any leading axes.
 # ```
 
@@ -459,10 +496,16 @@ def soften(scores, temperature):
 
 # %% tags=["ex:soften", "ex-check"]
 assert np.allclose(soften(scores, 1.0), softmax(scores))
-with np.errstate(divide="raise", invalid="raise"):                           # no division by zero
-    assert np.array_equal(soften(np.array([3.0, 3.0, 0.0]), 0), [0.5, 0.5, 0])   # ties share
-assert np.allclose(soften(scores, np.inf), 1 / 15)                           # infinitely hot: the mean
-assert np.argmax(soften(scores[it], 0)) == 2                                 # hard lookup: animal
+warm = soften(scores[it], 2.0)
+assert np.isclose(warm[animal] / warm[0], np.exp(lead / 2))  # half the lead
+assert np.isclose(warm.sum(), 1)
+
+tied = np.array([[3.0, 3.0, 0.0], [1.0, 2.0, np.nextafter(2, 3)]])
+with np.errstate(divide="raise", invalid="raise"):    # no division by zero
+    cold, coldest = soften(tied, 0), soften(scores[it], 0)
+assert np.array_equal(cold, [[0.5, 0.5, 0], [0, 0, 1]])  # only ties share
+assert coldest[animal] == 1                           # a hard lookup
+assert np.allclose(soften(scores, np.inf), 1 / 15)    # the mean
 
 # %% [markdown] tags=["ex:log_softmax", "ex-prompt"]
 # ```{exercise} Logarithms without a detour
@@ -478,13 +521,15 @@ def log_softmax(scores):
 # %% tags=["ex:log_softmax", "ex-solution", "hide-cell"]
 def log_softmax(scores):
     shifted = scores - scores.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))  # ln(e^s / sum) = s - ln sum
+    # ln(e^s / sum) = s - ln sum
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 # %% tags=["ex:log_softmax", "ex-check"]
 assert np.allclose(np.exp(log_softmax(scores)), softmax(scores))
-far = np.array([1e4, 0.0, -1e4])
-assert np.array_equal(log_softmax(far), [0.0, -1e4, -2e4])   # np.log(softmax(far)) is [0, -inf, -inf]
-assert np.allclose(log_softmax(far + 1e5), log_softmax(far))
+far = np.array([1e4, 0.0, -1e4])  # np.log(softmax(far)): [0, -inf, -inf]
+assert np.array_equal(log_softmax(far), [0.0, -1e4, -2e4])
+apart = np.stack([far, far + 1e5])           # each row has its own maximum
+assert np.allclose(log_softmax(apart), log_softmax(far))
 
 # %% [markdown] tags=["ex:merge_rows", "ex-prompt"]
 # ```{exercise} Half a row at a time
@@ -502,18 +547,22 @@ def merge(max_a, sum_a, max_b, sum_b):
 # %% tags=["ex:merge_rows", "ex-solution", "hide-cell"]
 def merge(max_a, sum_a, max_b, sum_b):
     row_max = np.maximum(max_a, max_b)
-    row_sum = sum_a * np.exp(max_a - row_max) + sum_b * np.exp(max_b - row_max)  # each half is rescaled
-    return row_max, row_sum
+    sum_a = sum_a * np.exp(max_a - row_max)  # each half is rescaled
+    sum_b = sum_b * np.exp(max_b - row_max)
+    return row_max, sum_a + sum_b
 
 # %% tags=["ex:merge_rows", "ex-check"]
 def halves(scores, cut):
-    parts = scores[:cut], scores[cut:]
-    return [f(part) for part in parts for f in (np.max, lambda p: np.exp(p - p.max()).sum())]
+    for part in (scores[:cut], scores[cut:]):
+        yield part.max()
+        yield np.exp(part - part.max()).sum()
 
 
-for long_row in (scores[it], np.array([1000.0, 999.0, -1000.0, 1001.0])):
+rising = np.array([1000.0, 999.0, -1000.0, 1001.0])
+for long_row in (scores[it], rising, rising[::-1]):  # either half may lead
     row_max, row_sum = merge(*halves(long_row, 2))
-    assert np.allclose(np.exp(long_row - row_max) / row_sum, softmax(long_row), atol=1e-6)
+    assert row_max == long_row.max()
+    assert np.isclose(row_sum, np.exp(long_row - long_row.max()).sum())
 
 # %% [markdown] tags=["ex:duplicate_key", "ex-prompt"]
 # ```{exercise} Twice the same key
@@ -530,13 +579,18 @@ def with_duplicate(weights, j):
 # %% tags=["ex:duplicate_key", "ex-solution", "hide-cell"]
 def with_duplicate(weights, j):
     longer = np.append(weights, weights[j])
-    return longer / longer.sum()  # the old sum was 1; the new one is 1 + weights[j]
+    return longer / longer.sum()  # the new sum is 1 + weights[j]
 
 # %% tags=["ex:duplicate_key", "ex-check"]
-twice = with_duplicate(weights[it], 2)
-assert np.allclose(twice, softmax(np.append(scores[it], scores[it, 2])), atol=1e-6)
-assert twice[2] + twice[-1] > weights[it, 2]      # repeating a word draws attention to it
-print(f"animal once: {weights[it, 2]:.3f}   twice: {twice[2]:.3f} + {twice[-1]:.3f} = {twice[2] + twice[-1]:.3f}")
+assert np.allclose(with_duplicate(np.array([0.25, 0.75]), 0), [0.2, 0.6, 0.2])
+twice = with_duplicate(weights[it], animal)
+longer_row = np.append(scores[it], scores[it, animal])
+assert np.allclose(twice, softmax(longer_row), atol=1e-6)
+
+together = twice[animal] + twice[-1]
+assert together > weights[it, animal]             # repeating draws attention
+print(f"animal once: {weights[it, animal]:.3f}",
+      f"  twice: {twice[animal]:.3f} + {twice[-1]:.3f} = {together:.3f}")
 
 # %% [markdown] tags=["ex:explore_wide", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: the same head, another ending
@@ -546,5 +600,5 @@ print(f"animal once: {weights[it, 2]:.3f}   twice: {twice[2]:.3f} + {twice[-1]:.
 # ```
 
 # %% [markdown]
-# **Sources.** Softmax in attention: {cite:t}`vaswani2017`. Running maximum and sum: {cite:t}`milakov2018`. Dispersion: {cite:t}`velickovic2024`.
+# **Sources.** Softmax in attention: {cite:t}`bahdanau2014`, {cite:t}`vaswani2017`. Running maximum and sum: {cite:t}`milakov2018`; in attention kernels: {cite:t}`dao2022`, {cite:t}`dao2023`. Dispersion: {cite:t}`velickovic2024`.
 # Entropy collapse in training: {cite:t}`zhai2023`; normalised queries and keys: {cite:t}`henry2020`.
