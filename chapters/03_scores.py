@@ -654,7 +654,7 @@ print("add -1e9        ", softmax(some + np.float32(-1e9)))
 print("add, in float64 ", softmax(some.astype(np.float64) - 1e9))
 print("no mask at all  ", softmax(some))
 assert np.spacing(np.float32(1e9)) == 64         # the next float32 is 64 away
-assert np.finfo(np.float16).max < 1e9            # float16 has no such number
+assert float(np.finfo(np.float16).max) < 1e9     # float16 has no such number
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
