@@ -86,7 +86,7 @@ def rotation_scores(distances: np.ndarray, mean: np.ndarray, single: np.ndarray)
     at.axhline(0, color=GREY, linewidth=0.8)
     at.set_xlabel("distance between query and key")
     at.set_ylabel("cosine")
-    at.set_ylim(-1, 1.05)
+    at.set_ylim(min(-0.5, single.min() - 0.05), 1.05)
     at.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
@@ -116,13 +116,13 @@ def bias_maps(biases: np.ndarray, shown: list[int]) -> Figure:
 
 
 def extrapolation(lengths: list[int], tasks: dict[str, dict[str, np.ndarray]], trained: int) -> Figure:
-    """Weight on the right token against the length of the sequence, by scheme.
+    """Weight on the right token against the length of the sequence, by scheme: mean and range of the runs.
 
     Parameters
     ----------
     lengths : list of int
         Lengths tested.
-    tasks : dict of str to dict of str to (seeds, lengths) array
+    tasks : dict of str to dict of str to (runs, lengths) array
         Title -> scheme -> weight on the right token; NaN where a scheme cannot run.
     trained : int
         Length seen in training.
@@ -135,6 +135,8 @@ def extrapolation(lengths: list[int], tasks: dict[str, dict[str, np.ndarray]], t
     for at, (title, schemes) in zip(axes[:, 0], tasks.items(), strict=True):
         for scheme, weights in schemes.items():
             line = at.plot(lengths, weights.mean(axis=0), label=scheme)[0]
+            if np.isfinite(weights[0]).sum() == 1:  # a single point: a ring around those it coincides with
+                line.set(markersize=11, fillstyle="none", markeredgewidth=1.8, linestyle="")
             at.fill_between(lengths, weights.min(axis=0), weights.max(axis=0), color=line.get_color(), alpha=0.2, linewidth=0)
         at.axvline(trained, color=GREY, linestyle="--", linewidth=1)
         at.set_xscale("log", base=2)
