@@ -76,7 +76,7 @@ assert divided.argmin() == animal
 # Signs are the problem, so make everything positive first, without disturbing the order. The exponential does this. Attention has been
 # normalised with it since its beginnings in translation {cite}`bahdanau2014`, and is in the transformer {cite}`vaswani2017`:
 #
-# $$A_j = \frac{e^{S_j}}{\sum_m e^{S_m}}$$
+# $$A_j = \frac{e^{S_j}}{\sum_k e^{S_k}}$$
 #
 # where $S_j$ is the score of key $j$ and $A_j$ its {term}`weight`. Write it as it stands. The sum runs over the
 # keys, which are the columns, so `axis=-1`.
@@ -95,7 +95,7 @@ for j in (animal, 0, street):
 # %% [markdown]
 # Did the pretrained model get the same numbers? Its own weights are stored beside its projections. How close may we ask two float32
 # computations to be? Numbers near 1 are about $10^{-7}$ apart. Behind every score stand sums of 384 products, and rounding errors of random sign
-# grow like the root of their number. So we take differences up to $\sqrt{384}$ such steps for rounding: an estimate, not a proof.
+# grow like the root of their number. So we accept differences of up to $\sqrt{384}$ such steps: an estimate, not a proof.
 
 # %% tags=["nbval-ignore-output"]
 rounding = np.sqrt(384) * np.finfo(np.float32).eps    # 2.3e-6
@@ -130,8 +130,8 @@ print(f"lead {lead:.2f}, e^lead {np.exp(lead):.2f}, ratio {ratio:.2f}")
 assert np.isclose(np.exp(lead), ratio)
 
 # %% [markdown]
-# This has a consequence for real models. The projection of the keys has a bias $b_K$. It adds $q \cdot b_K/\sqrt d$ to *every*
-# score of a query's row, the same amount to each. What happens to the weights if we add a large one, with entries as large as those of the keys themselves? And what will training have made of this bias?
+# In chapter 2 no weight depended on the bias $b_K$ of the keys. Now you see why: it adds $q \cdot b_K/\sqrt d$ to *every*
+# score of a query's row, the same amount to each. Add a large one, with entries as large as those of the keys themselves. What happens to the weights? And what will training have made of this bias?
 
 # %%
 rng = np.random.default_rng(0)
@@ -187,7 +187,7 @@ print(f"largest score {sure.max():.1f};",
 # %% [markdown]
 # The model has done nothing wrong; our three lines have. The cure is the shift invariance we have just met. If a
 # common shift changes nothing, *choose* the shift that brings the row's largest score to zero. Then no power exceeds
-# $e^0 = 1$, and the sum of $n$ powers lies between 1 and $n$: no power overflows, and nothing is divided by zero. (The sum still
+# $e^0 = 1$, and the sum of $M$ powers, one per key, lies between 1 and $M$: no power overflows, and nothing is divided by zero. (The sum still
 # can, over more than some 65,500 equal scores in float16. It is one reason to keep sums in float32.)
 
 # %% tags=["nbval-ignore-output"]
@@ -200,7 +200,8 @@ def softmax_shifted(scores):
 half = softmax_shifted(sure.astype(np.float16))
 difference_half = np.abs(half - previous.weights).max()
 print(f"float16, difference to the model's own: {difference_half:.0e}")
-# scores of 16 to 32 are 1/64 apart: rounded by 1/128, weights by half that
+# float16 from 16 to 32 comes in steps of 1/64, so a score is off by 1/128 at
+# most, and a weight by half of that (why a half: the gradient, below)
 assert difference_half < 0.005
 
 # %% [markdown]
@@ -236,6 +237,7 @@ plots.weight_maps(panels, head.tokens, height=3.4)
 plt.show()
 
 # %% [markdown]
+# The sums over the keys can: among the first five queries one spends 0.4 and another 2.04, while the columns all sum to 1.
 # Write `axis=-1`, not `axis=1`. They agree for a matrix; with a batch and heads in front, axis 1 is the
 # heads.
 #
@@ -255,8 +257,12 @@ for temperature in (0.1, 1.0, 10.0):
 # keeps only the largest score: softmax becomes **argmax**, and attention a hard lookup. Softmax is the smooth road between the two.
 # :::
 #
-# One number says how far along that road a row is: its {term}`entropy` $H = -\sum_j A_j \ln A_j$, in nats. It is 0 when one
-# key holds everything, and $\ln n$ when all $n$ share equally, so $e^H$ reads as an *effective number of keys*.
+# One number says how far along that road a row is: its {term}`entropy`
+#
+# $$\operatorname{entropy}(A) = -\sum_j A_j \ln A_j$$
+#
+# in nats, the unit of the natural logarithm (a key of weight 0 adds 0). It is 0 when one key holds everything, and $\ln M$ when all $M$ keys
+# share equally, so $e^{\text{entropy}}$ reads as an *effective number of keys*.
 
 # %%
 def entropy(weights):
@@ -265,8 +271,11 @@ def entropy(weights):
 
 
 for token in ("it", "cross", "[CLS]"):
-    H = entropy(weights)[head.tokens.index(token)]
-    print(f"{token:>6}: {H:.2f} nats, looks at about {np.exp(H):.1f} keys")
+    nats = entropy(weights)[head.tokens.index(token)]
+    print(f"{token:>6}: {nats:.2f} nats, looks at about {np.exp(nats):.1f} keys")
+
+# %% [markdown]
+# *It* looks at about four keys, and [CLS] at hardly more than one. How does the entropy of *it* move with the temperature? Take the row at 61 temperatures.
 
 # %%
 curve = np.geomspace(0.05, 50, 61)
@@ -280,9 +289,9 @@ plots.temperatures(rows, head.tokens, curve, entropies)
 plt.show()
 
 # %% [markdown]
-# That holds for every row whose scores are not all equal: $dH/dT$ is the variance of the scores under the weights, divided by $T^3$.
+# Entropy rises with temperature for every row whose scores are not all equal: its slope over $T$ is the variance of the scores under the weights, divided by $T^3$.
 #
-# This is the knob that chapter 3 turned without naming it: leaving out the division by $\sqrt d$ is a temperature of
+# Temperature is the knob that chapter 3 turned without naming it: leaving out the division by $\sqrt d$ is a temperature of
 # $1/\sqrt d$. Our head is $d = 32$ wide and was trained with the division. Take it away:
 
 # %%
@@ -308,7 +317,7 @@ with np.errstate(invalid="ignore"):
 #
 # Shares of nothing cannot sum to 1. This book's contract, in every variant it builds, is that an empty row spends **nothing**: zeros, and zero
 # gradients. Two small changes give this without an `if`. Take the maximum of the row *and the lowest finite number*: then
-# it is finite even for a row of no keys at all. And where the sum is 0, divide by 1.
+# it is finite even for a row of no keys at all, and $-\infty$ minus a finite number is $-\infty$: every power is 0. And where the sum is 0, divide by 1.
 
 # %%
 def softmax(scores):
@@ -325,7 +334,7 @@ assert np.array_equal(softmax(scores), softmax_shifted(scores))
 softmax(np.array([[2.0, 1.0, -np.inf], [-np.inf, -np.inf, -np.inf]]))
 
 # %% [markdown]
-# From here on this function is `attnlib.reference.softmax` and the one above `attnlib.reference.entropy`: the package
+# From here on this function is `attnlib.reference.softmax`, and `entropy` from the section before is `attnlib.reference.entropy`: the package
 # holds the lines you have just read, and a test compares them.
 #
 # :::{admonition} Elsewhere
@@ -349,12 +358,13 @@ print("fused attention:", fused(x, x, x, attn_mask=nobody)[0, 0, 0].numpy())
 # %% [markdown]
 # ## What does its gradient do?
 #
-# Training moves scores, so we need to know how the weights answer. Differentiate $A_i = e^{S_i}/\sum_m e^{S_m}$ with respect to $S_j$:
+# Training moves scores, so we need to know how the weights answer. Stay in one row; $i$ and $j$ are two of its keys. In the derivative of
+# $A_i = e^{S_i}/\sum_k e^{S_k}$ with respect to $S_j$, the denominator contributes $-A_i A_j$, and the numerator $A_i$ if $i = j$:
 #
 # $$\frac{\partial A_i}{\partial S_j} = A_i\,([i = j] - A_j)
 # \qquad\text{or}\qquad J = \operatorname{diag}(A) - A A^\top$$
 #
-# Raising the score of key $j$ raises its own weight and lowers all others, in proportion to what they hold. Before you run the cell: what
+# where $[i = j]$ is 1 if $i = j$ and else 0, and $A$ stands for this one row, written as a column. $J$ is called the **Jacobian** of the row. Raising the score of key $j$ raises its own weight and lowers all others, in proportion to what they hold. Before you run the cell: what
 # does each column of $J$ sum to?
 
 # %% tags=["nbval-ignore-output"]
@@ -379,10 +389,10 @@ plt.show()
 # shift again: raising all scores together changes no weight.
 # :::
 #
-# The backward pass does not build $J$, which for $n$ keys has $n^2$ entries per query. All it needs is $J$ (or $J^\top$, the same) times a
+# The backward pass does not build $J$, which for $M$ keys has $M^2$ entries per query. All it needs is $J$ (or $J^\top$, the same) times a
 # gradient. Write $g_j$ for the gradient of the loss with respect to weight $A_j$ (called `d_weights`):
 #
-# $$(J g)_j = A_j\,\Big(g_j - \sum_m A_m\, g_m\Big)$$
+# $$(J g)_j = A_j\,\Big(g_j - \sum_k A_k\, g_k\Big)$$
 
 # %%
 def softmax_backward(weights, d_weights):
@@ -410,9 +420,9 @@ for T in (0.1, 0.25, 1.0, 4.0, 16.0):
 
 # %% [markdown]
 # Cold rows are frozen: at $T = 0.1$ the norm has fallen by six orders of magnitude. Note the order of events, though: at $T = 0.25$ the entropy is
-# already near zero while the Jacobian still passes a hundredth of the best value. The row is committed before it is frozen. At the other end, no row can
-# answer more strongly than $\tfrac12$: the sizes in row $i$ of $J$ add up to $2A_i(1 - A_i)$, and for a symmetric matrix the largest such sum bounds
-# the norm. Two keys that share evenly reach it:
+# already near zero while the norm is still a hundredth of its largest value here. The row is committed before it is frozen. At the other end, no row can
+# answer more strongly than $\tfrac12$: in row $i$ of $J$ the diagonal entry is $A_i(1 - A_i)$ and the others together are minus that, so the sizes add up to $2A_i(1 - A_i) \le \tfrac12$,
+# and for a symmetric matrix the largest such sum bounds the norm. Two keys that share evenly reach it:
 
 # %%
 even = np.array([0.5, 0.5])
@@ -435,7 +445,7 @@ def best_share(margin, n):                       # one leader among n keys
 
 best = {margin: np.array([best_share(margin, n) for n in lengths])
         for margin in (2.0, 5.0, 10.0)}
-for margin in (5.0, 9.21, 10.0):
+for margin in (5.0, 8.0, 10.0):
     print(f"lead {margin:5}: {best_share(margin, 10_000):.3f} of 10,000 keys")
 
 # %% mystnb={"image": {"alt": "Three falling curves on a logarithmic axis of 2 to 100,000 keys. With a lead of 2 the best key's weight is below one half from about 9 keys on; with a lead of 5 from about 150; with a lead of 10 from about 22,000. All keep falling."}, "figure": {"caption": "A fixed lead buys a fixed number of keys: the best key keeps half of the weight up to about e^lead rivals, and loses it beyond.", "name": "fig-dispersion"}}
@@ -444,10 +454,16 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The leader holds $e^{\text{lead}} / (e^{\text{lead}} + n - 1)$, which is one half when $e^{\text{lead}} = n - 1$: for 10,000 keys a lead of
+# Each of the $M - 1$ others has $e^0 = 1$, so the leader holds $e^{\text{lead}} / (e^{\text{lead}} + M - 1)$. That is one half when $e^{\text{lead}} = M - 1$: for 10,000 keys a lead of
 # $\ln 9999 = 9.21$.
 # :::
-#
+
+# %%
+needed = np.log(9_999)
+assert np.isclose(best_share(needed, 10_000), 0.5)
+print(f"lead needed: {needed:.2f}")
+
+# %% [markdown]
 # After training the projections are fixed, and the token vectors that enter a layer are normalised. So the leads that dot products can
 # reach are bounded, and where nothing else enters the score, attention **must** disperse on long enough rows, however well it was trained
 # {cite}`velickovic2024`. The paper measures it on tasks that ask for one item among many, such as the largest. The ways out change the premise: a
@@ -456,13 +472,13 @@ plt.show()
 # %% [markdown]
 # ## What to remember
 #
-# | property | consequence | cell that shows it |
+# | property | consequence | what showed it |
 # |---|---|---|
 # | forgets a common shift | subtract the maximum, and no power overflows; a key bias added to all keys alike does nothing | overflow, $b_K$ |
 # | sums over keys, `axis=-1` | rows sum to 1, columns need not | wrong axis |
 # | a lead of 1 is a factor $e$ | temperature, and $\sqrt d$, set the entropy | temperature |
 # | positive for every finite score, until it underflows | $-\infty$ is the one sure mask; long rows disperse | empty row, dispersion |
-# | empty row: zeros | no NaN, no leak | contract |
+# | empty row: zeros | no NaN, no leak | empty row |
 # | $J = \operatorname{diag}(A) - AA^\top$ | gradient flows only where weight is; one-hot rows are frozen | Jacobian |
 #
 # **In practice.** Attention kernels in the manner of FlashAttention never hold a whole row: they keep a running maximum and a running sum, and rescale when the maximum
@@ -495,17 +511,18 @@ def soften(scores, temperature):
     return softmax(scores / temperature)
 
 # %% tags=["ex:soften", "ex-check"]
-assert np.allclose(soften(scores, 1.0), softmax(scores))
+assert np.allclose(soften(scores, 1.0), softmax(scores)), "T = 1: softmax"
 warm = soften(scores[it], 2.0)
-assert np.isclose(warm[animal] / warm[0], np.exp(lead / 2))  # half the lead
-assert np.isclose(warm.sum(), 1)
+halved = np.isclose(warm[animal] / warm[0], np.exp(lead / 2))
+assert halved, "T = 2 halves every lead"
+assert np.isclose(warm.sum(), 1), "the row sums to 1"
 
 tied = np.array([[3.0, 3.0, 0.0], [1.0, 2.0, np.nextafter(2, 3)]])
 with np.errstate(divide="raise", invalid="raise"):    # no division by zero
     cold, coldest = soften(tied, 0), soften(scores[it], 0)
-assert np.array_equal(cold, [[0.5, 0.5, 0], [0, 0, 1]])  # only ties share
-assert coldest[animal] == 1                           # a hard lookup
-assert np.allclose(soften(scores, np.inf), 1 / 15)    # the mean
+assert np.array_equal(cold, [[0.5, 0.5, 0], [0, 0, 1]]), "only ties share, row by row"
+assert coldest[animal] == 1, "T = 0 is a hard lookup"
+assert np.allclose(soften(scores, np.inf), 1 / 15), "infinitely hot: the mean"
 
 # %% [markdown] tags=["ex:log_softmax", "ex-prompt"]
 # ```{exercise} Logarithms without a detour
@@ -525,11 +542,11 @@ def log_softmax(scores):
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 # %% tags=["ex:log_softmax", "ex-check"]
-assert np.allclose(np.exp(log_softmax(scores)), softmax(scores))
+assert np.allclose(np.exp(log_softmax(scores)), softmax(scores)), "exp gives the weights back"
 far = np.array([1e4, 0.0, -1e4])  # np.log(softmax(far)): [0, -inf, -inf]
-assert np.array_equal(log_softmax(far), [0.0, -1e4, -2e4])
+assert np.array_equal(log_softmax(far), [0.0, -1e4, -2e4]), "nothing overflows, no log of 0"
 apart = np.stack([far, far + 1e5])           # each row has its own maximum
-assert np.allclose(log_softmax(apart), log_softmax(far))
+assert np.allclose(log_softmax(apart), log_softmax(far)), "one maximum per row"
 
 # %% [markdown] tags=["ex:merge_rows", "ex-prompt"]
 # ```{exercise} Half a row at a time
@@ -561,15 +578,16 @@ def halves(scores, cut):
 rising = np.array([1000.0, 999.0, -1000.0, 1001.0])
 for long_row in (scores[it], rising, rising[::-1]):  # either half may lead
     row_max, row_sum = merge(*halves(long_row, 2))
-    assert row_max == long_row.max()
-    assert np.isclose(row_sum, np.exp(long_row - long_row.max()).sum())
+    assert row_max == long_row.max(), "the maximum of the whole row"
+    true_sum = np.exp(long_row - long_row.max()).sum()
+    assert np.isclose(row_sum, true_sum), "both sums relative to the new maximum"
 
 # %% [markdown] tags=["ex:duplicate_key", "ex-prompt"]
 # ```{exercise} Twice the same key
 # :label: ex-duplicate
 # The word *animal* appears a second time, with exactly the same key. **Predict** first: do the weights of the two *animals* together equal the
-# old weight of the one? Then write `with_duplicate(weights, j)`: from a row of **weights** alone (no scores), the row of $n + 1$ weights after key $j$
-# has been appended once more.
+# old weight of the one? Then write `with_duplicate(weights, j)`: from a row of **weights** alone (no scores), the row of $M + 1$ weights after key $j$
+# has been appended once more, at the end.
 # ```
 
 # %% tags=["ex:duplicate_key", "ex-stub"]
@@ -582,7 +600,8 @@ def with_duplicate(weights, j):
     return longer / longer.sum()  # the new sum is 1 + weights[j]
 
 # %% tags=["ex:duplicate_key", "ex-check"]
-assert np.allclose(with_duplicate(np.array([0.25, 0.75]), 0), [0.2, 0.6, 0.2])
+small = with_duplicate(np.array([0.25, 0.75]), 0)
+assert np.allclose(small, [0.2, 0.6, 0.2]), "both keep their power, all shrink"
 twice = with_duplicate(weights[it], animal)
 longer_row = np.append(scores[it], scores[it, animal])
 assert np.allclose(twice, softmax(longer_row), atol=1e-6)
@@ -596,7 +615,7 @@ print(f"animal once: {weights[it, animal]:.3f}",
 # ```{exercise} Explore: the same head, another ending
 # :label: ex-explore-wide
 # `real_head("pronoun", "wide")` holds the sentence that ends in *too wide*, where *it* should mean the street. Compare the rows of *it*: scores, weights,
-# entropy. Which changed more, the lead of *animal* over *street* or the entropy? Does the head change its mind, or only its confidence?
+# entropy. What becomes of the lead of *animal* over *street*, and which key leads now? Does the head change its mind, or only its confidence?
 # ```
 
 # %% [markdown]

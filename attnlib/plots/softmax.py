@@ -89,8 +89,8 @@ def jacobian(matrix: np.ndarray, tokens: list[str]) -> Figure:
     figure, axes = new_figure(4.4)
     limit = np.abs(matrix).max()
     image = matrix_map(axes[0, 0], matrix, rows=tokens, columns=tokens, signed=True, limit=limit)
-    axes[0, 0].set_ylabel("weight of …")
-    axes[0, 0].set_xlabel("… answers to the score of")
+    axes[0, 0].set_ylabel("key whose weight answers")
+    axes[0, 0].set_xlabel("key whose score is raised")
     figure.colorbar(image, ax=axes, label="change of weight per unit of score", shrink=0.8)
     return figure
 
