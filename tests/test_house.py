@@ -1,12 +1,15 @@
 """Pins, file lengths, docstrings, and no traces of a machine."""
 
+import json
+
 import pytest
 
 from tests.guards import house, show
-from tools.chapters import ROOT, Chapter
+from tools import record_recall_gru
+from tools.chapters import ROOT, Chapter, read_source
 
 GUARDS = [house.exact_pins, house.pyproject_agrees, house.imports_are_pinned, house.installed_equal_pins, house.file_lengths, house.docstrings,
-          house.no_machine, house.links]
+          house.no_machine, house.links, house.records]
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
@@ -59,3 +62,28 @@ def test_guard_catches(book: Chapter, guard, file: str, old: str, new: str, mess
 def test_a_url_path_is_not_a_machine_path(book: Chapter):
     (book.root / "page.md").write_text("https://example.org/home/me and chapters/work/x and attnlib/tmp/y")
     assert not house.no_machine(book.root), show(house.no_machine(book.root))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"date": ""}, "does not say its date"),
+    ({"device": None}, "does not say its device"),
+    ({"command": "python -m tools.nowhere --fast"}, "tools.nowhere, which does not exist"),
+    ({}, ""),
+])
+def test_a_record_without_its_origin_is_refused(tmp_path, change, message):
+    """Planted: a recorded measurement that does not say where it comes from."""
+    whole = {"what": "w", "command": "python -m tools.here", "device": "d", "versions": {"python": "3"}, "date": "2026-01-01"}
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "here.py").touch()
+    (tmp_path / "chapters" / "data").mkdir(parents=True)
+    (tmp_path / "chapters" / "data" / "sample.json").write_text(json.dumps({**whole, **change}), encoding="utf-8")
+    found = house.records(tmp_path)
+    assert [message in finding.what for finding in found] == ([True] if message else [])
+
+
+def test_the_longer_training_is_the_chapter_s_own():
+    """The script that records it finds the cells of chapter 1 that it executes, each name bound once."""
+    chapter = Chapter(ROOT, record_recall_gru.CHAPTER)
+    cells = [cell.source for cell in read_source(chapter).cells if cell.cell_type == "code"]
+    for name in record_recall_gru.NEEDED:
+        assert sum(name in record_recall_gru.bound(source) for source in cells) == 1, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -191,4 +192,19 @@ def links(root: Path) -> list[Finding]:
         for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
             if "://" not in target and not (root / target).exists():
                 found.append(Finding(page, f"links to {target}, which does not exist"))
+    return found
+
+
+def records(root: Path) -> list[Finding]:
+    """A recorded measurement says what was measured, by which command, on what, with which versions, and when."""
+    found = []
+    for path in sorted((root / "chapters" / "data").glob("*.json")):
+        name = path.relative_to(root).as_posix()
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("what", "command", "device", "versions", "date"):
+            if not record.get(key):
+                found.append(Finding(name, f"does not say its {key}", f'add "{key}", or record it again'))
+        module = re.fullmatch(r"python -m ([\w.]+)( .*)?", record.get("command", ""))
+        if module and not (root / (module[1].replace(".", "/") + ".py")).exists():
+            found.append(Finding(name, f"was made by {module[1]}, which does not exist", "name the script that makes it"))
     return found
