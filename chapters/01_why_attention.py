@@ -380,7 +380,8 @@ print({name: f"{share:.2f}" for name, share in of_four.items()})
 assert of_four["one layer"] == 0 and of_four["two layers"] > 0.9  # 0: the proof
 
 # %% [markdown]
-# (An MLP after the layer, or several heads, step outside this proof; the pairing still has to be computed somewhere.) How do two layers get around it? We
+# (An MLP after the layer, or several heads, step outside this proof; the pairing still has to be computed somewhere. For a close relative of this
+# task, a single layer of any kind needs exponentially more size than two layers do {cite}`sanford2024`.) How do two layers get around it? We
 # look inside, with the function that [chapter 5](05_self_attention.ipynb) builds and that also returns the weights. `is_causal=True` above means that no token
 # sees those after it; here that is the {term}`mask`.
 
