@@ -464,10 +464,11 @@ def parameter_gradients(scheme, x, d_q, d_k, params):
 
 
 # %% [markdown]
-# **The training.** 400 steps of Adam {cite}`kingma2014` on batches of 16 sequences of 32 tokens.
+# **The training.** 400 steps of Adam {cite}`kingma2014` on batches of 16 sequences of 32 tokens. Of four learning rates we took the one that does best at the training length, on the mean over schemes and both
+# tasks below; longer sequences had no say in it.
 
 # %%
-def adam(params, grads, memory, step, rate=3e-3):
+def adam(params, grads, memory, step, rate=1e-2):
     for name, grad in grads.items():
         first, second = memory.get(name, (0, 0))
         first = 0.9 * first + 0.1 * grad
@@ -535,21 +536,20 @@ def measure(answer):
 
 # %% tags=["nbval-ignore-output"]
 recent = measure(lambda latest: latest)
-for scheme in ("learned", "sinusoids", "RoPE"):
-    assert recent[scheme][:, 0].mean() > 0.8                     # solved, as trained
-assert recent["none"].max() < 0.4                                # not without positions
+at_32 = {scheme: runs[:, 0].mean() for scheme, runs in recent.items()}
+solved = min(at_32["learned"], at_32["sinusoids"], at_32["RoPE"])
+rope, alibi = recent["RoPE"].mean(axis=0), recent["ALiBi"].mean(axis=0)
+assert solved > 0.85 and at_32["none"] < 0.4                     # not without positions
 assert recent["sinusoids"][:, 2].max() < 0.2                     # collapsed at 128, in each run
-erosion = recent["RoPE"][:, 0] - recent["RoPE"][:, -1]           # in each run
-assert erosion.min() > 0.05 and recent["RoPE"][:, -1].mean() > 0.4
-assert np.ptp(recent["ALiBi"].mean(axis=0)) < 0.1                # flat
-for scheme in ("learned", "RoPE"):                               # not the best, as trained
-    assert recent["ALiBi"][:, 0].mean() < recent[scheme][:, 0].mean() - 0.05
+assert 0.4 < rope[-1] < rope[0] - 0.1                            # erodes
+assert np.ptp(alibi) < 0.1 and alibi[0] < min(0.85, solved - 0.05)  # flat, never best
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# *ALiBi* is the one that does not care about length, and at the training length it stays behind learned positions and RoPE. *RoPE* starts well and erodes. *Sinusoids* collapse within
+# *ALiBi* is the one that does not care about length, and at the training length the worst of the four that know positions. *RoPE* starts best and erodes: at 512 it is no longer clearly better or worse than ALiBi. *Sinusoids* collapse within
 # a few times the training length: the head has learned its relative rule only at the positions it saw. *Learned* positions cannot run at all. *None* spreads its weight over all
-# the marked tokens: a single head without positions cannot tell them apart. The paper that introduced ALiBi found the same order in language models: ALiBi, rotations, sinusoids {cite}`press2021`.
+# the marked tokens: a single head without positions cannot tell them apart. In language models, {cite:t}`press2021` found sinusoids to extrapolate
+# worst, rotations better and ALiBi best.
 # :::
 #
 # How can ALiBi be so flat? Nothing but its price tells one marked token from another, and training does not change the price. Take all the marked tokens as equally good and let nothing else be seen:
@@ -563,7 +563,7 @@ print(f"weight on the latest mark by price alone: {share:.2f}")
 assert np.abs(recent["ALiBi"].mean(axis=0) - share).max() < 0.1
 
 # %% [markdown]
-# So ALiBi wins? Be careful: the task asked for the *latest*, and a price on distance is a prejudice for exactly that. Ask the same schemes for the **oldest** marked token instead, which is always the first of the
+# So is a price on distance the safe choice? Be careful: the task asked for the *latest*, and a price on distance is a prejudice for exactly that. Ask the same schemes for the **oldest** marked token instead, which is always the first of the
 # sequence, and nothing else in the experiment changes.
 
 # %% tags=["nbval-ignore-output"]
@@ -573,7 +573,7 @@ assert oldest["learned"][:, 0].min() > 0.9
 assert oldest["RoPE"][:, 0].min() > 0.6 > 0.2 > oldest["RoPE"][:, 1].max()
 assert oldest["sinusoids"][:, 1].mean() > 0.6                    # they hold longer than RoPE
 
-# %% mystnb={"image": {"alt": "Two panels of weight on the right token against sequence length from 32 to 512. For the latest mark: ALiBi is flat near 0.8, RoPE starts above 0.9 and falls to about 0.6, sinusoids start near 0.85 and are near 0 from 128 on, learned positions exist only at 32, none starts at a quarter and falls. For the oldest mark: learned reaches 1, at 32 only, sinusoids start at 1 and fall, with a wide band over the runs, to nearly 0 at 512, RoPE starts near 0.9 and is near 0 from 64 on, none starts at a fifth and falls, ALiBi is at 0."}, "figure": {"caption": "Beyond the training length a scheme works as far as what it has built in suits the task: nearness for ALiBi, differences for RoPE, absolute positions for sinusoids. Lines are means of four runs, bands their range.", "name": "fig-extrapolation"}}
+# %% mystnb={"image": {"alt": "Two panels of weight on the right token against sequence length from 32 to 512. For the latest mark: ALiBi is flat near 0.8, RoPE starts above 0.9 and falls to about 0.7, its band overlapping that of ALiBi at 512, sinusoids start near 0.9 and are near 0 from 128 on, learned positions exist only at 32, none starts at a quarter and falls. For the oldest mark: learned reaches 1, at 32 only, sinusoids start at 1 and fall, with a wide band over the runs, to nearly 0 at 512, RoPE starts near 0.95 and is near 0 from 64 on, none starts at a fifth and falls, ALiBi is at 0."}, "figure": {"caption": "Beyond the training length a scheme works as far as what it has built in suits the task: nearness for ALiBi, differences for RoPE, absolute positions for sinusoids. Lines are means of four runs, bands their range.", "name": "fig-extrapolation"}}
 tasks = {"return the latest mark": recent, "return the oldest mark": oldest}
 plots.extrapolation(LENGTHS, tasks, TRAINED)
 plt.show()
@@ -582,8 +582,8 @@ plt.show()
 # The ranking turns around. ALiBi cannot do the task even at the length it was trained on: nothing but position tells the marked tokens apart, and there the oldest pays most. RoPE knows differences only, and the
 # first token stands at no fixed difference from the queries: up to 32 “the farther, the better” will do, and larger distances were never trained. Sinusoids know absolute positions and hold on longest.
 #
-# How far does this reach? It is one head, one width, two made tasks. We repeated it off the page with other learning rates, five times the steps, larger and smaller starting matrices, token vectors and sinusoids scaled up and down
-# against each other, and a base of 100. Sinusoids lost the latest mark, and RoPE the oldest, each time. How fast RoPE erodes does depend on the settings: with a base of 100
+# How far does this reach? It is one head, one width, two made tasks. We repeated it off the page with the other learning rates, five times the steps, larger and smaller starting matrices, token vectors and sinusoids scaled up and down
+# against each other, and a base of 100. Beyond the training length sinusoids lost the latest mark (where large token vectors drowned them, they had not learned it well either), and RoPE the oldest, each time. How fast RoPE erodes, and so whether it ends above or below ALiBi, does depend on the settings: with a base of 100
 # it erodes far less (the last exercise). What carries over is the question to ask of any claim about length: *what does the task need to know, position or distance, near or far?*
 #
 # **And none at all?** Decoders without any position signal can be trained and do well {cite}`haviv2022`, in some length-generalisation tests better than with one {cite}`kazemnejad2023`: behind a causal mask the first token sees one key, the second two,

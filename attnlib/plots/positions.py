@@ -141,7 +141,7 @@ def extrapolation(lengths: list[int], tasks: dict[str, dict[str, np.ndarray]], t
         at.axvline(trained, color=GREY, linestyle="--", linewidth=1)
         at.set_xscale("log", base=2)
         at.set_xticks(lengths, labels=[str(length) for length in lengths])
-        at.set_ylim(-0.03, 1.03)
+        at.set_ylim(-0.03, 1.09)
         at.set_ylabel("weight on the right token")
         at.set_title(title)
     axes[-1, 0].set_xlabel(f"length of the test sequence (trained at {trained})")
