@@ -52,7 +52,8 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
     Subtracting the row's largest score changes nothing in exact arithmetic and keeps every power
     at most 1. A row in which every score is -inf (every key masked), or which has no entries,
-    gives zeros instead of NaN: it spends nothing.
+    gives zeros instead of NaN: it spends nothing. The sum is taken in the dtype of the scores: in float16 it
+    overflows beyond about 65,500 keys of equal score.
 
     Parameters
     ----------
@@ -160,7 +161,8 @@ def attention(
     Notes
     -----
     A value to which every query gives weight 0 is left out of the sum, so that NaN or infinity in
-    a position no query may see (an uninitialised cache, say) reaches no result.
+    a position no query may see (an uninitialised cache, say) reaches no result. Where `v` is broadcast over leading axes of the weights,
+    this copies it once per axis.
     """
     scores = attention_scores(q, k)                          # (..., seq_q, seq_k)
     if mask is not None:
