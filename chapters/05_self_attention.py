@@ -20,7 +20,8 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** chapters 2 to 4 and the chain rule. **You will build** `attention` and `attention_backward`, the two functions
-# that everything later in this book is compared with. **Time** about 60 minutes.
+# that everything later in this book is compared with. **Time** about 90 minutes, with a good
+# place for a break before *How does it learn?*
 # The first figure shows the whole forward pass for one token.
 # :::
 
@@ -119,12 +120,19 @@ allowed = to_array(causal, 15)  # (seq_q, seq_k), True = may attend
 k_other = k.copy()
 k_other[-1] *= 2  # a key that only the last query may see
 scores_other = attention_scores(q, k_other)
-before, before_other = (softmax(np.where(allowed, each, -np.inf)) for each in (scores, scores_other))
-after, after_other = (softmax(each) * allowed for each in (scores, scores_other))
-moves = {"mask, then softmax": before_other - before, "softmax, then mask": after_other - after}
-for name, moved in moves.items():
-    noticed = np.abs(moved).max(axis=-1) > 1e-6  # beyond rounding
-    print(f"{name}: {noticed.sum()} of 15 rows notice")
+
+
+def mask_then_softmax(scores):
+    return softmax(np.where(allowed, scores, -np.inf))
+
+
+def softmax_then_mask(scores):
+    return softmax(scores) * allowed
+
+
+for weigh in (mask_then_softmax, softmax_then_mask):
+    moved = np.abs(weigh(scores_other) - weigh(scores)).max(axis=-1)  # (seq_q,)
+    print(f"{weigh.__name__}: {(moved > 1e-6).sum()} of 15 rows notice")  # beyond rounding
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -175,7 +183,7 @@ assert np.allclose(filled, unfilled, atol=1e-6)  # NaN stays where it was
 # This is `attnlib.reference.attention`, and from here on you may import it. It works with any number of leading axes, batch and heads: the axes
 # it names are counted from the end.
 #
-# Be exact about what `used` promises: protection from positions that **no** query may see, such as padding or an unfilled cache. Under a causal mask
+# Be exact about what `used` promises: protection from positions that **no** query may see, such as padding or the unfilled part of a {term}`cache <KV cache>`. Under a causal mask
 # the last value is seen by the last query, so it is used, and a NaN in it spoils the earlier rows as well, by the same $0 \cdot \text{NaN}$:
 
 # %%
@@ -261,7 +269,7 @@ print("PyTorch's result with NaN in the hidden value:", t_spoilt[0, :3])
 # Shuffle the rows of `x`. What happens to the weights and to the result?
 
 # %%
-order = rng.permutation(15)
+order = rng.permutation(15)  # row i now holds what stood in row order[i]
 out_shuffled, weights_shuffled = self_attention(head.x[order], *projections(head))
 assert np.allclose(out_shuffled, out[order], atol=1e-5)  # same rows, new order
 assert np.allclose(weights_shuffled, weights[order][:, order], atol=1e-6)  # rows and columns move
@@ -290,7 +298,8 @@ print(f"keys permuted alone:      largest change {np.abs(keys_only - out).max():
 # for each **position** was added to the vector of each word, and our `x` has carried that ever since. Shuffling the rows of `x` shuffled the positions
 # *inside* them too. The layer is equivariant; the model, from words to result, is not.
 #
-# The first layer shows both. Rebuild its input from words and positions (they are added and normalised; the norm is explained in chapter 8):
+# The first layer shows both. Rebuild its input from words and positions. They are added, together with one more vector, here the same for every token, that tells two
+# joined texts apart (the *segment*), and the sum is normalised, which chapter 8 explains:
 
 # %%
 def embed(words, positions):
@@ -346,7 +355,7 @@ print(f"between the two results, causal mask: {np.linalg.norm(ordered[1] - order
 # %% [markdown]
 # The first *the* sees two tokens, the second eight. Attention under a causal mask is not equivariant: the mask **leaks order**. It even leaks a count. Take the barest
 # case: queries of zero, so that each query spreads its weight evenly over the $n$ keys it sees, and independent random values of variance 1. A mean of $n$ such numbers
-# has a standard deviation of $1/\sqrt n$, so the *size* of the result tells roughly where it stands ([Chi et al., 2023](https://arxiv.org/abs/2305.13571), find this in models with random and with trained weights). And if the first token's value is recognisable, its weight $1/n$
+# has a standard deviation of $1/\sqrt n$, so the *size* of the result tells roughly where it stands ({cite:t}`chi2023` find this in models with random and with trained weights). And if the first token's value is recognisable, its weight $1/n$
 # tells it exactly.
 
 # %%
@@ -357,7 +366,7 @@ random_out, _ = attention(random_q, random_k, random_v, triangle)
 curves = {"zero queries": (even_out**2).mean(axis=(0, 2)) ** 0.5,
           "random queries": (random_out**2).mean(axis=(0, 2)) ** 0.5}  # (seq,)
 assert np.allclose(1 / even_weights[0, :, 0], places)  # the position, exactly
-assert np.allclose(curves["zero queries"], places**-0.5, rtol=0.08)  # of 2048 numbers: 5 s.e.
+assert np.allclose(curves["zero queries"], places**-0.5, rtol=0.08)  # of 2048 numbers: 5 standard errors
 
 # %% mystnb={"image": {"alt": "Size of the result against the number of keys seen, both axes logarithmic. With zero queries the curve follows the dashed line one over the square root of n from 1 down to 1/16. With random queries it falls too, and lies above."}, "figure": {"caption": "No position has been fed in anywhere, and yet the size of the results, here averaged over 32 sequences, falls with their position.", "name": "fig-position-leak"}}
 plots.position_leak(places, curves)
@@ -386,7 +395,8 @@ print(f"queries nudged: hard lookup moves by {hard_moved:.3f}, soft lookup by {s
 # %% [markdown]
 # The hard lookup does not answer at all. Its result is constant until another key overtakes, and then it jumps: the gradient is **zero almost everywhere**, and
 # training by gradients cannot improve a query or a key. The {term}`soft lookup` answers to small nudges, because every key has a say. That is
-# why attention mixes. (Hard attention can be trained by other means, such as sampling and reinforcement learning.)
+# why attention mixes. (Hard attention can be trained by other means: {cite:t}`xu2015` draw one place at random according to the weights, and use a rule from reinforcement
+# learning.)
 #
 # ## What can a mean of values not do?
 #
@@ -406,15 +416,15 @@ assert (flipped > v.max(axis=0) + 1e-5).any()  # weights.T @ v leaves the hull
 # %% [markdown]
 # A head can select and average. It cannot exaggerate: in no direction does its result lie further out than the outermost value. Three of the four heads pull the
 # results together, the sink head to a seventh of the spread; the previous-token head selects, and loses next to nothing. Stack layers of nothing but attention, with projections
-# that are small enough, and all tokens converge to one and the same vector, doubly exponentially fast in depth; residual connections and MLPs work against
+# that are small enough, and all tokens converge to one and the same vector, doubly exponentially fast in depth; {term}`residual connections <residual stream>` and MLPs work against
 # that {cite}`dong2021`. Chapter 8 puts them in.
 #
-# The mean tames only the values, not the map as a whole: weights depend on products of inputs, and on unbounded inputs no constant bounds how
-# fast the result can change: dot-product self-attention is not Lipschitz {cite}`kim2020`.
+# The mean tames only the values, not the map as a whole. Weights depend on products of inputs, and if inputs may be as large as they like, no constant bounds how
+# fast the result can change. In mathematical terms, dot-product self-attention is not Lipschitz {cite}`kim2020`.
 #
 # ## Does a high weight mean importance?
 #
-# In layer 3 there is a head in which every token gives [CLS], which stands for no word, more than half of its weight. How much of the results comes from there? Begin with the lengths of the values.
+# Back to the sink head of chapter 2, in which every token gives [CLS], which stands for no word, more than half of its weight. How much of the results comes from there? Begin with the lengths of the values.
 
 # %%
 sink = heads["sink"]
@@ -442,8 +452,8 @@ plots.product_bars({"mean weight, over the queries": mean_weight, "length of the
 plt.show()
 
 # %% [markdown]
-# A row must sum to 1, so a head that finds nothing must still spend its weight somewhere. This one has learned to spend it on a key whose value is nearly zero: an {term}`attention sink`.
-# Measured by the length of weight · value, after the output projection, attention to special tokens in BERT is small in general, although their weights are large
+# This is the {term}`attention sink`: a head that finds nothing must still spend its weight, and this one spends it on a key whose value is nearly zero. (Chapter 2 took the share of [CLS] row by row and
+# then the mean, and got a little more; here the lengths of all rows are added up first.) Measured by the length of weight · value, after the output projection, attention to special tokens in BERT is small in general, although their weights are large
 # {cite}`kobayashi2020`. In large causal models the sink is most often the first token {cite}`xiao2023,gu2024`.
 #
 # So is [CLS] unimportant to this head? Intervene, in two ways: set its **value** to zero, or forbid its **key**. Which changes the results more?
@@ -471,7 +481,7 @@ for name, changed in (("value set to zero", out_silenced), ("key forbidden", out
 # :::{dropdown} Your prediction, then ours
 # Forbidding the key, by far. Without its value the results change by 0.10, and they are only 0.36 long to begin with: this head says little. Without its key the weight it
 # soaked up is handed to the other tokens, and the results become five times as long as they were. The key is important *because* its value is not: it keeps the head quiet.
-# Window caches that evict the first tokens break, and this is the reason that has been given {cite}`xiao2023`.
+# Language models break when their {term}`cache <KV cache>` keeps only the latest tokens and drops the first, and this is the reason that has been given {cite}`xiao2023`.
 # :::
 #
 # Hold on to three readings of one number. The **weight** says where the head looked. Weight times the length of the value says how much came from there (and even
@@ -484,7 +494,7 @@ for name, changed in (("value set to zero", out_silenced), ("key forbidden", out
 # Training needs the gradient of a loss $\mathcal L$ with respect to everything that went in. The layers above hand us $\partial\mathcal L/\partial O$, one number for every number of `out`; call it
 # `d_out`, and the gradients we are after `d_q`, `d_k`, `d_v`. We go back through the three steps in reverse order.
 #
-# **The weighted mean**, $O_{ic} = \sum_j A_{ij} V_{jc}$. A value is used by all queries, so its gradient collects from all of them. A weight touches one query's result:
+# **The weighted mean**, $O_{ic} = \sum_j A_{ij} V_{jc}$, with $i$ for the query, $j$ for the key, and $c$ for the column of the value. A value is used by all queries, so its gradient collects from all of them. A weight touches one query's result:
 #
 # $$\frac{\partial\mathcal L}{\partial V_{jc}} = \sum_i A_{ij}\,\frac{\partial\mathcal L}{\partial O_{ic}}
 # \qquad
@@ -588,13 +598,13 @@ for t_leaf, (t_name, t_yours) in zip(t_leaves, t_mine.items(), strict=True):
 
 # %% [markdown]
 # One more identity, because the fast kernels of Part IV live on it (FlashAttention calls the number $D_i$ {cite}`dao2022`). `softmax_backward` needs, for each row, the mean of `d_weights` under the weights. You can have that
-# number without the row:
+# number without the weights. Swap the two sums, and the inner one is $O_{ic}$:
 #
 # $$\sum_j A_{ij}\sum_c \frac{\partial\mathcal L}{\partial O_{ic}} V_{jc} = \sum_c \frac{\partial\mathcal L}{\partial O_{ic}}\, O_{ic}$$
 
 # %%
 through_the_row = (weights64 * (d_out @ v64.T)).sum(axis=-1)  # needs all the weights
-assert np.allclose(through_the_row, (d_out * out64).sum(axis=-1))  # needs only out
+assert np.allclose(through_the_row, (d_out * out64).sum(axis=-1))  # needs only out and d_out
 print("first rows:", through_the_row[:4])
 
 # %% [markdown]
@@ -639,7 +649,7 @@ d_miss[it] = out_it[it] - v64[street]  # only the row of “it” matters
 # `softmax_backward` says: weight, times how much better than the average the key's value is for the loss. Take the two factors apart.
 
 # %%
-d_weights_it = (d_miss @ v64.T)[it]  # (seq_k,)
+d_weights_it = (d_miss @ v64.T)[it]  # (seq_k,) loss per unit of weight: less is better
 better = weights_it[it] @ d_weights_it - d_weights_it  # > 0: better than the average
 push = weights_it[it] * better  # minus the gradient of the scores
 assert np.allclose(push, -softmax_backward(weights_it[it], d_weights_it))
@@ -673,7 +683,7 @@ assert 9 < (ratios[0.01] - 1) / (ratios[0.001] - 1) < 11  # a tenth of the step,
 # %% [markdown]
 # The weight on *street* rises, and the prediction becomes exact as the step shrinks: the gradient is right, and the error left is of second order.
 #
-# A real optimiser cannot move the query of one token. It moves $W_Q$ (and $b_Q$, left alone here), which **all** tokens share. Here $\partial\mathcal L/\partial W_Q = x_{\text{it}}^\top\, \partial\mathcal L/\partial q_{\text{it}}$, so every
+# A real optimiser cannot move the query of one token. It moves $W_Q$ (and $b_Q$, left alone here), which **all** tokens share. Only the row of *it* has a gradient, so $\partial\mathcal L/\partial W_Q = x_{\text{it}}^\top\, \partial\mathcal L/\partial q_{\text{it}}$, a column times a row. Every
 # other query moves as well, in proportion to $x_i \cdot x_{\text{it}}$. Which tokens are pulled along?
 
 # %%
@@ -695,8 +705,8 @@ for j in np.argsort(-likeness)[[0, 1, 2, -1]]:
     print(f"{head.tokens[j]:>6}: x·x_it {likeness[j]:5.1f}, largest change of a weight {largest[j]:.3f}")
 
 # %% [markdown]
-# Almost every token has a positive product with *it*, so one lesson for one pronoun shifts the questions of the whole sentence. That is how
-# a lesson generalises, and also how it disturbs what other tokens have learnt.
+# *It* itself moves 114.7 times as far as with the same step on its query alone, where its weight on *street* stayed at 0.052: that is its product with itself. And almost every token has a positive product with *it*, so one lesson for one pronoun shifts the questions of the whole sentence. That is how
+# a lesson generalises, and also how it disturbs what other tokens have learned.
 #
 # ## What does the backward pass cost in memory?
 #
@@ -705,7 +715,7 @@ for j in np.argsort(-likeness)[[0, 1, 2, -1]]:
 
 # %%
 for n in (1_024, 8_192, 65_536):
-    kept, linear = 4 * n * n, 4 * 4 * n * 64  # bytes
+    kept, linear = 4 * n * n, 4 * 4 * n * 64  # 4 bytes a number
     print(f"{n:>6} tokens: weights {kept // 2**20:>6,} MiB, q k v out {linear // 2**20:>2} MiB")
 
 # %% [markdown]
@@ -723,7 +733,7 @@ row_sums = (keep * weights / 0.9).sum(axis=-1)   # (2000, seq_q)
 print("one draw, sums of the first rows:", row_sums[0, :5])
 within = (np.abs(row_sums - 1) < 0.01).mean()
 print(f"rows within 0.01 of 1: {within:.2f};  mean of all sums: {row_sums.mean():.2f}")
-assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04  # 5 s.e. of a one-key row
+assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04  # 5 standard errors of a one-key row
 
 # %% [markdown]
 # To 1 **on average**, and hardly ever exactly. A row with nearly all its weight on one key sums to 1.11 nine times out of ten, and to nearly 0 otherwise. The result is then no longer
@@ -789,16 +799,16 @@ def left_neighbour(x):  # sees nothing else, not even itself; a change can only 
 
 
 tokens_before = x64.copy()
-assert who_sees_whom(masked_layer(True), x64).all()
-assert np.array_equal(who_sees_whom(masked_layer(allowed), x64), allowed)  # not its transpose
+assert who_sees_whom(masked_layer(True), x64).all(), "without a mask all see all"
+assert np.array_equal(who_sees_whom(masked_layer(allowed), x64), allowed), "row: who looks"
 pair = np.eye(15, dtype=bool) | np.eye(15, k=-3, dtype=bool)  # oneself, and three to the left
-assert np.array_equal(who_sees_whom(masked_layer(pair), x64), pair)
-assert who_sees_whom(leaky_layer, x64)[0, -1]  # the leak is found
+assert np.array_equal(who_sees_whom(masked_layer(pair), x64), pair), "a token or its neighbour"
+assert who_sees_whom(leaky_layer, x64)[0, -1], "the leak is not found"
 to_the_left = np.roll(np.eye(15, dtype=bool), 1, axis=0)
-assert np.array_equal(who_sees_whom(left_neighbour, x64), to_the_left)
+assert np.array_equal(who_sees_whom(left_neighbour, x64), to_the_left), "falls count, in any column"
 noisy = who_sees_whom(lambda x: x + 1e-13 * x.sum(axis=0), x64)
-assert np.array_equal(noisy, np.eye(15, dtype=bool))  # too small to count
-assert np.array_equal(x64, tokens_before)
+assert np.array_equal(noisy, np.eye(15, dtype=bool)), "1e-13 is too small to count"
+assert np.array_equal(x64, tokens_before), "x was changed"
 
 # %% [markdown] tags=["ex:null_key", "ex-prompt"]
 # ```{exercise} Attention that may decline
@@ -822,19 +832,19 @@ def attention_or_nothing(q, k, v):
 # %% tags=["ex:null_key", "ex-check"]
 null_out, null_weights = attention_or_nothing(q64, k64, v64)
 powers64 = np.exp(attention_scores(q64, k64))
-assert np.allclose(null_weights, powers64 / (1 + powers64.sum(-1, keepdims=True)))
-assert np.allclose(null_out, null_weights @ v64)
+assert np.allclose(null_weights, powers64 / (1 + powers64.sum(-1, keepdims=True))), "the formula"
+assert np.allclose(null_out, null_weights @ v64), "the null value is zero"
 loud, quiet = np.full((2, 3, 4), 1.0), np.full((2, 5, 4), 500.0)  # scores of 1000, two heads
 with np.errstate(over="raise", invalid="raise"):  # an overflow counts even if it cancels later
-    assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5)  # the null key has lost
-    assert not attention_or_nothing(loud, -quiet, quiet)[0].any()  # nothing suits: nothing
+    assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5), "the null key has lost"
+    assert not attention_or_nothing(loud, -quiet, quiet)[0].any(), "nothing suits: nothing"
 print(f"it→animal {weights_it[it, animal]:.3f} becomes {null_weights[it, animal]:.3f}")
 
 # %% [markdown] tags=["ex:temperature_gradient", "ex-prompt"]
 # ```{exercise} Learn the temperature
 # :label: ex-temperature-gradient
 # Some models learn how sharp a head should be {cite}`henry2020`. Let the weights be $\operatorname{softmax}(S/T)$ and write `temperature_gradient(d_out, v, scores, temperature)`, the derivative of the loss
-# with respect to the one number $T$. **Predict** first: if the values with high scores are the good ones, is it positive or negative?
+# with respect to the one number $T$. **Predict** first: if the values with high scores are the ones that lower the loss, is it positive or negative?
 # ```
 
 # %% tags=["ex:temperature_gradient", "ex-stub"]
@@ -854,15 +864,17 @@ for T in (0.5, 1.0, 3.0):
         return (d_out * (softmax(scores64 / t) @ v64)).sum()
 
     nudged_T = (loss_at(T + 1e-5) - loss_at(T - 1e-5)) / 2e-5
-    assert np.isclose(temperature_gradient(d_out, v64, scores64, T), nudged_T, rtol=1e-5)
+    yours_T = temperature_gradient(d_out, v64, scores64, T)
+    assert np.isclose(yours_T, nudged_T, rtol=1e-5), f"T = {T}: {yours_T:.4f}, nudging {nudged_T:.4f}"
 good_value, leading = np.array([[-1.0], [0.0]]), np.array([[1.0, 0.0]])
 good_leader = temperature_gradient(np.ones((1, 1)), good_value, leading, 1.0)
-assert good_leader > 0  # the leader lowers the loss: cooling helps, the gradient points up
+assert good_leader > 0, "cooling helps, so the loss rises with T"
+print(f"good values with high scores: gradient {good_leader:.2f}, so a step against it cools")
 
 # %% [markdown] tags=["ex:previous_token", "ex-prompt"]
 # ```{exercise} A previous-token head by hand
 # :label: ex-previous-token
-# Let `x` be the identity matrix of size $n$: token $i$ is the one-hot vector of its position. Write `previous_token(n)`, which returns `w_q` and `w_k` such that attention gives at least 0.99 of every row (but the first) to the token
+# Let `x` be the identity matrix of size $n$: token $i$ is the one-hot vector of its position. Write `previous_token(n)`, which returns `w_q` and `w_k`, both $(n, d)$ with any $d$ you like, such that attention gives at least 0.99 of every row (but the first) to the token
 # one to the left, for any $n$ from 2 to 500. No mask, no training. Mind $\sqrt d$, and mind what chapter 4 says about long rows.
 # ```
 
@@ -881,18 +893,19 @@ def previous_token(n):
 for n in (2, 15, 500):
     by_hand_q, by_hand_k = previous_token(n)
     _, copied = attention(by_hand_q, by_hand_k, np.eye(n))  # x is the identity, so q = w_q
-    assert (np.diag(copied, -1) >= 0.99).all()
+    left = np.diag(copied, -1)  # the weight that each row but the first gives to its left
+    assert (left >= 0.99).all(), f"n = {n}: only {left.min():.3f}"
 print("last head, weight one to the left:", np.diag(copied, -1)[:4])
 
 # %% [markdown] tags=["ex:explore_wide", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: tired and wide
 # :label: ex-explore-wide-contributions
 # `real_head("pronoun", "wide")` is the same head in the sentence that ends in *too wide*. Compare the row of *it* in both: weights, lengths of weight times value, and the two interventions of the
-# sink section on *animal* and on *street*. The weights move towards *street* and do not flip. Do the three readings agree on by how much? And [CLS], which now has the largest
+# sink section on *animal* and on *street*. The weights move towards *street*, but *animal* keeps more. By how much does each of the three readings put *animal* ahead, in either sentence? And [CLS], which now has the largest
 # weight: is it a sink here too?
 # ```
 
 # %% [markdown]
-# **Sources.** The layer: {cite:t}`vaswani2017`. Equivariance: {cite:t}`lee2018`. Order from the mask: {cite:t}`haviv2022`, {cite:t}`kazemnejad2023`. Limits of the mean: {cite:t}`dong2021`,
+# **Sources.** The layer: {cite:t}`vaswani2017`. Equivariance: {cite:t}`lee2018`. Order from the mask: {cite:t}`haviv2022`, {cite:t}`kazemnejad2023`, {cite:t}`chi2023`. Hard attention: {cite:t}`xu2015`. Limits of the mean: {cite:t}`dong2021`,
 # {cite:t}`kim2020`. A learned temperature: {cite:t}`henry2020`. Weights and values: {cite:t}`kobayashi2020`; sinks: {cite:t}`xiao2023`, {cite:t}`gu2024`; the dispute: {cite:t}`jain2019`, {cite:t}`wiegreffe2019`. The backward pass in
 # blocks: {cite:t}`rabe2021`, {cite:t}`dao2022`, {cite:t}`dao2023`.

@@ -121,7 +121,7 @@ def position_leak(positions: np.ndarray, curves: dict[str, np.ndarray]) -> Figur
     at.set_xscale("log", base=2)
     at.set_yscale("log", base=2)
     at.set_xlabel("keys that the query sees = its position, from 1")
-    at.set_ylabel("typical size of out (rms)")
+    at.set_ylabel("size of out (root mean square)")
     at.legend(loc="lower left")
     return figure
 
