@@ -708,21 +708,22 @@ def cosine_scores(q, k, scale):
     return scale * (unit(q) @ unit(k).swapaxes(-1, -2))  # (..., seq_q, seq_k)
 
 # %% tags=["ex:cosine_scores", "ex-check"]
-assert np.allclose(cosine_scores(q, k, 1.0), cosine, atol=1e-5)
+assert np.allclose(cosine_scores(q, k, 1.0), cosine, atol=1e-5), "not the cosines"
 longer = cosine_scores(7 * q, 0.1 * k, 5.0)
-assert np.allclose(longer, 5 * cosine, atol=1e-5)  # lengths are forgotten
+assert np.allclose(longer, 5 * cosine, atol=1e-5), "lengths must be forgotten"
 
 some_q, some_k = rng.normal(size=(2, 3, 4, 8)), rng.normal(size=(2, 3, 6, 8))
 batched = cosine_scores(some_q, some_k, 1.0)
-assert batched.shape == (2, 3, 4, 6)
-assert np.allclose(batched[1, 2], cosine_scores(some_q[1, 2], some_k[1, 2], 1.0))
+assert batched.shape == (2, 3, 4, 6), "leading axes"
+alone = cosine_scores(some_q[1, 2], some_k[1, 2], 1.0)
+assert np.allclose(batched[1, 2], alone), "a batch differs from its parts"
 silent = cosine_scores(np.zeros((1, 8)), some_k[0, 0], 9.0)
-assert np.array_equal(silent, np.zeros((1, 6)))    # zeros, not NaN
+assert np.array_equal(silent, np.zeros((1, 6))), "a zero query scores 0, not NaN"
 gap_k = 3 * some_k[0, 0] * (np.arange(6) != 2)[:, None]  # key 2 alone is zero
 kept = gap_k.copy()
 expected = batched[0, 0] * (np.arange(6) != 2)
-assert np.allclose(cosine_scores(some_q[0, 0], gap_k, 1.0), expected)
-assert np.array_equal(gap_k, kept)                 # the argument was left alone
+assert np.allclose(cosine_scores(some_q[0, 0], gap_k, 1.0), expected), "a zero key scores 0"
+assert np.array_equal(gap_k, kept), "k was changed"
 
 sure_q, sure_k = queries_and_keys(real_head("previous"))
 print(f"highest score of “previous”: {attention_scores(sure_q, sure_k).max():.1f},",
@@ -747,14 +748,15 @@ def window(left, right):
 
 # %% tags=["ex:window", "ex-check"]
 seen_by_ten = [j for j in range(20) if window(2, 1)(10, j)]
-assert seen_by_ten == [8, 9, 10, 11]
-assert [j for j in range(20) if window(1, 3)(10, j)] == [9, 10, 11, 12, 13]
-assert np.array_equal(masks.to_array(window(0, 0), 5), np.eye(5))  # itself only
+assert seen_by_ten == [8, 9, 10, 11], f"window(2, 1) at 10 sees {seen_by_ten}"
+ahead = [j for j in range(20) if window(1, 3)(10, j)]
+assert ahead == [9, 10, 11, 12, 13], f"window(1, 3) at 10 sees {ahead}"
+assert np.array_equal(masks.to_array(window(0, 0), 5), np.eye(5)), "itself only"
 assert masks.to_array(window(2, 0), 9).sum(axis=-1).tolist() == [1, 2] + [3] * 7
 wide = masks.to_array(window(9, 0), 9)
-assert np.array_equal(wide, masks.to_array(causal, 9))
+assert np.array_equal(wide, masks.to_array(causal, 9)), "a wide window is causal"
 newest = masks.to_array(window(2, 0), 1, 9)[0]                     # with a cache
-assert np.flatnonzero(newest).tolist() == [6, 7, 8]
+assert np.flatnonzero(newest).tolist() == [6, 7, 8], "aligned to the end"
 
 # %% [markdown] tags=["ex:same_document", "ex-prompt"]
 # ```{exercise} Several documents in one row
@@ -776,12 +778,13 @@ def same_document(document):
 # %% tags=["ex:same_document", "ex-check"]
 document = np.array([0, 0, 0, 1, 1, 2, 2, 2])
 packed = same_document(document)
-assert bool(packed(0, 2)) and not bool(packed(2, 3))
-assert masks.to_array(packed, 8).sum() == 3 * 3 + 2 * 2 + 3 * 3
+assert bool(packed(0, 2)), "0 and 2 are of one document"
+assert not bool(packed(2, 3)), "2 and 3 are not"
+assert masks.to_array(packed, 8).sum() == 3 * 3 + 2 * 2 + 3 * 3, "three squares"
 both_ways = masks.to_array(masks.both(causal, packed), 8)
-assert both_ways.sum(axis=-1).tolist() == [1, 2, 3, 1, 2, 1, 2, 3]  # each starts anew
+assert both_ways.sum(axis=-1).tolist() == [1, 2, 3, 1, 2, 1, 2, 3], "each starts anew"
 newest = masks.to_array(packed, 2, 8)                               # with a cache
-assert np.array_equal(newest, masks.to_array(packed, 8)[-2:])
+assert np.array_equal(newest, masks.to_array(packed, 8)[-2:]), "look up by position"
 
 # %% [markdown] tags=["ex:leaks_future", "ex-prompt"]
 # ```{exercise} The test that was missing
@@ -831,10 +834,11 @@ leaky = {
     "a hundredth of the mean": lambda x: masked_by(causal)(x - 0.01 * x.mean(axis=0)),
 }
 original = x.copy()
-assert not any(leaks_future(layer, x) for layer in honest)
+for number, layer in enumerate(honest):
+    assert not leaks_future(layer, x), f"false alarm: honest layer {number}"
 for fault, layer in leaky.items():
     assert leaks_future(layer, x), f"missed: {fault}"
-assert np.array_equal(x, original)     # x was left alone
+assert np.array_equal(x, original), "x was changed"
 
 # %% [markdown] tags=["ex:explore_init", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: a head that has not been trained

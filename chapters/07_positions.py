@@ -632,8 +632,10 @@ def shift_matrix(steps, dim):
 # %% tags=["ex:shift_matrix", "ex-check"]
 for steps in (1, 4, -3):
     shifted = clock[10:50] @ shift_matrix(steps, 64)
-    assert np.allclose(shifted, clock[10 + steps : 50 + steps])
-assert np.allclose(shift_matrix(3, 8) @ shift_matrix(3, 8).T, np.eye(8))  # a rotation
+    wanted = clock[10 + steps : 50 + steps]
+    assert np.allclose(shifted, wanted), f"not a shift by {steps}"
+square = shift_matrix(3, 8) @ shift_matrix(3, 8).T
+assert np.allclose(square, np.eye(8)), "not a rotation"
 
 # %% [markdown] tags=["ex:complex_rope", "ex-prompt"]
 # ```{exercise} RoPE in one multiplication
@@ -657,7 +659,7 @@ def complex_rope(x, positions):
 batch = np.random.default_rng(1).normal(size=(2, 3, 5, 8))   # (batch, heads, seq, dim_head)
 places = np.array([0, 1, 5, 6, 40])
 turned = apply_rope(batch, places, interleaved=True)
-assert np.allclose(complex_rope(batch, places), turned)
+assert np.allclose(complex_rope(batch, places), turned), "not interleaved RoPE"
 assert not np.allclose(turned, apply_rope(batch, places))    # the other layout is something else
 
 # %% [markdown] tags=["ex:relative_bias", "ex-prompt"]
@@ -680,12 +682,13 @@ def relative_bias(table, seq_q, seq_k):
 
 # %% tags=["ex:relative_bias", "ex-check"]
 table = np.array([-2.0, -1.0, 0.0, 10.0, 20.0])                                 # distances -2 … 2
-assert np.array_equal(relative_bias(table, 4, 4)[3], [20, 20, 10, 0])           # the last query
-assert np.array_equal(relative_bias(table, 4, 4)[0], [0, -1, -2, -2])           # the first
-last_row = relative_bias(table, 4, 4)[3:]
-assert np.array_equal(relative_bias(table, 1, 4), last_row)  # decoding: aligned to the end
+square = relative_bias(table, 4, 4)
+assert np.array_equal(square[3], [20, 20, 10, 0]), "last query: keys behind it"
+assert np.array_equal(square[0], [0, -1, -2, -2]), "first query: keys after it"
+newest = relative_bias(table, 1, 4)                          # decoding with a cache
+assert np.array_equal(newest, square[3:]), "queries are the last positions"
 priced = -0.5 * np.abs(np.arange(-5, 6.0))                   # ALiBi is a table that is not learned
-assert np.allclose(relative_bias(priced, 6, 6), alibi_bias(8, 6)[0])
+assert np.allclose(relative_bias(priced, 6, 6), alibi_bias(8, 6)[0]), "ALiBi as a table"
 
 # %% [markdown] tags=["ex:explore_base", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: squeeze the positions
