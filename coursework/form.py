@@ -11,6 +11,7 @@ A file `NAME.py` in `pool/` (or in an instructor's own folder) is the exercise c
     @observe def ...          (case, got, want) -> a sentence about a wrong result, or None
     def verify(case, got)     instead of comparing with the reference, where several answers are right: a fault or None
     def drive(f, *args)       how to use an answer that is not called with plain arrays (a kernel, a class, a loop)
+    def heavy(rng)            cases for grading only, so large that the system itself enforces their `memory`
     RETURNS, CHAPTER, EDGE_POINTS, TOLERANCE, SECONDS, NEEDS, VARIANTS    optional, see `Exercise`
 """
 
@@ -25,6 +26,7 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,6 +173,7 @@ class Exercise:
     observers: list[Callable]
     verify: Callable | None = None
     drive: Callable | None = None
+    heavy: Callable | None = None
     edge_points: int = 0
     chapter: str = ""
     returns: tuple = ()
@@ -179,6 +182,7 @@ class Exercise:
     seconds: float = 8.0
     variants: dict = field(default_factory=dict)
     text: str = ""
+    record: Any = None         # (cases, wants, known outcomes), in an edition without solutions
 
     @property
     def arguments(self) -> list[str]:
@@ -248,7 +252,8 @@ def read(path: Path) -> Exercise:
         name=name, title=module.TITLE, prompt=module.PROMPT.strip(), points=module.POINTS,
         given=getattr(module, "GIVEN", "import numpy as np").strip(), reference=getattr(module, name),
         cases=module.cases, wrongs=wrongs, observers=[f for f in own if hasattr(f, "coursework_observer")],
-        verify=getattr(module, "verify", None), drive=getattr(module, "drive", None), text=path.read_text("utf-8"),
+        verify=getattr(module, "verify", None), drive=getattr(module, "drive", None),
+        heavy=getattr(module, "heavy", None), text=path.read_text("utf-8"),
         **optional,
     )
     if not 0 <= exercise.edge_points < exercise.points:
