@@ -55,7 +55,7 @@ def cases(rng):
 
 
 @wrong("These are the shares of the plain dot product. A long key beats a nearer one: which term of "
-       "$-\\frac12\\lVert q - k\\rVert^2$ keeps long keys in check?")
+       "-½‖q - k‖² keeps long keys in check?")
 def dot_product(query, keys, values, temperature):
     return softmax(query @ keys.T / temperature) @ values
 
@@ -68,7 +68,7 @@ def no_half(query, keys, values, temperature):
 
 
 @wrong("Your fit takes the whole of the key's squared length away, but the dot product only once. What stands before each term when "
-       "$-\\frac12\\lVert q - k\\rVert^2$ is expanded?")
+       "-½‖q - k‖² is expanded?")
 def whole_square(query, keys, values, temperature):
     return softmax((query @ keys.T - (keys**2).sum(axis=-1)) / temperature) @ values
 
@@ -135,7 +135,7 @@ def _shows_shares(case):
 
 @observe
 def shares_seen(case, got, want):
-    query, keys, values, temperature = case.args
+    query, keys, _, temperature = case.args
     if not _shows_shares(case) or not (got > 0).all() or not np.allclose(got.sum(axis=-1), 1):
         return None                                       # said elsewhere
     fits, dots, squares = (a - a.mean(axis=-1, keepdims=True) for a in (
@@ -145,7 +145,7 @@ def shares_seen(case, got, want):
         return None
     if np.isclose(b, -a / 2) and abs(a - 1) < 1e-3:
         return None                                       # nearly right: said elsewhere
-    if np.isclose(b, -a / 2):
+    if np.isclose(b, -a / 2) and a > 0:
         known = {"the temperature": temperature, "the temperature squared": temperature**2, "the root of the temperature": temperature**0.5,
                  "the root of dim": keys.shape[1] ** 0.5, "1/√dim": keys.shape[1] ** -0.5, "1/temperature": 1 / temperature}
         origin = next((f", which is {name}" for name, number in known.items() if np.isclose(a, number)), "")
