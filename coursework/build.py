@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -120,6 +119,11 @@ def notebook(assignment: Assignment, solutions: bool = False):
     return nb
 
 
+def checks(assignment: Assignment) -> dict:
+    """What `check` needs in a student's folder: no solutions, see `recorded`."""
+    return {"exercises": [recorded.record(q.exercise, PUBLIC_SEED, sources(q)) for q in assignment.questions]}
+
+
 def build(assignment: Assignment, out: Path) -> list[Path]:
     """Write an assignment: `student/` to hand out, `instructor/` to keep, and a copy of the YAML file.
 
@@ -137,9 +141,7 @@ def build(assignment: Assignment, out: Path) -> list[Path]:
     import nbformat
 
     out = Path(out)
-    for question in assignment.questions:               # everything that can fail, before anything is written
-        sources(question)
-    data = {"exercises": [recorded.record(q.exercise, PUBLIC_SEED, sources(q)) for q in assignment.questions]}
+    data = checks(assignment)                           # everything that can fail, before anything is written
     student, instructor = out / "student", out / "instructor"
     (student / "coursework").mkdir(parents=True, exist_ok=True)
     instructor.mkdir(parents=True, exist_ok=True)
@@ -148,20 +150,15 @@ def build(assignment: Assignment, out: Path) -> list[Path]:
     nbformat.write(notebook(assignment, solutions=True), written[1])
     for name in EDITION:
         shutil.copyfile(HERE / name, student / "coursework" / name)
-    checks = student / "coursework" / f"{assignment.name}_checks.json"
-    checks.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+    recording = student / "coursework" / f"{assignment.name}_checks.json"
+    recording.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
     needs = sorted({n for q in assignment.questions for n in q.exercise.needs})
     requirements = student / "requirements.txt"
     requirements.write_text("\n".join(["numpy>=2", *needs, "jupyterlab>=4"]) + "\n", "utf-8")
-    written += [checks, requirements]
+    written += [recording, requirements]
     if assignment.path:
         copy = out / f"{assignment.name}.yml"
         if copy.resolve() != assignment.path.resolve():
             shutil.copyfile(assignment.path, copy)
         written.append(copy)
     return written
-
-
-def parsed(text: str) -> ast.Module:
-    """Parse code of a notebook cell; for tests that look for solutions in student notebooks."""
-    return ast.parse(text)
