@@ -48,29 +48,29 @@ def cases(rng):
     yield case("a single key", d_out, v[:1], scores[:, :1], 1.7, dims={"seq_q": s.seq_q, "dim_v": s.dim_v})
 
 
-@wrong("The sign is wrong: as $T$ grows, $S/T$ shrinks. If the values with high scores lower the loss, is it cooling or warming "
+@wrong("The sign is wrong: as T grows, S/T shrinks. If the values with high scores lower the loss, is it cooling or warming "
        "that helps?")
 def forgets_the_minus(d_out, v, scores, temperature):
     return -temperature_gradient(d_out, v, scores, temperature)
 
 
-@wrong("One factor $1/T$ is missing. What is the derivative of $S/T$ with respect to $T$?")
+@wrong("One factor 1/T is missing. What is the derivative of S/T with respect to T?")
 def divides_once(d_out, v, scores, temperature):
     return temperature * temperature_gradient(d_out, v, scores, temperature)
 
 
-@wrong("There is one factor $1/T$ too many: scores that are divided by $T$ already are divided by $T^2$ once more.")
+@wrong("There is one factor 1/T too many: scores that are divided by T already are divided by T² once more.")
 def divides_three_times(d_out, v, scores, temperature):
     return temperature_gradient(d_out, v, scores, temperature) / temperature
 
 
-@wrong("This is the derivative with respect to $1/T$, the factor in front of the scores. The loss is wanted as a function of $T$: "
-       "what links a small step in $T$ with one in $1/T$?")
+@wrong("This is the derivative with respect to 1/T, the factor in front of the scores. The loss is wanted as a function of T: "
+       "what links a small step in T with one in 1/T?")
 def with_respect_to_the_inverse(d_out, v, scores, temperature):
     return -temperature_gradient(d_out, v, scores, temperature) * temperature**2
 
 
-@wrong("Your weights are softmax of the scores themselves: right at temperature 1 only. At which weights does the loss stand when $T$ "
+@wrong("Your weights are softmax of the scores themselves: right at temperature 1 only. At which weights does the loss stand when T "
        "is not 1?")
 def weights_at_one(d_out, v, scores, temperature):
     d_scaled = softmax_backward(softmax(scores), d_out @ v.swapaxes(-1, -2))
@@ -90,23 +90,23 @@ def forgets_the_mean(d_out, v, scores, temperature):
 
 
 @wrong("You sum the gradient of the scaled scores as it is: each of its rows sums to 0. By how much does each scaled score move when "
-       "$T$ does?")
+       "T does?")
 def sums_the_rows(d_out, v, scores, temperature):
     weights = softmax(scores / temperature)
     return -softmax_backward(weights, d_out @ v.swapaxes(-1, -2)).sum() / temperature**2
 
 
-@wrong("You take a mean over queries and keys. $T$ acts on every score, and the effects on the loss add up.")
+@wrong("You take a mean over queries and keys. T acts on every score, and the effects on the loss add up.")
 def takes_the_mean(d_out, v, scores, temperature):
     return temperature_gradient(d_out, v, scores, temperature) / scores.size
 
 
-@wrong("You take the mean over the queries. One $T$ serves them all, and their effects on the loss add up.")
+@wrong("You take the mean over the queries. One T serves them all, and their effects on the loss add up.")
 def mean_over_queries(d_out, v, scores, temperature):
     return temperature_gradient(d_out, v, scores, temperature) / scores.shape[-2]
 
 
-@wrong("Your result has a number for each query. They all share one $T$: what becomes of their gradients?")
+@wrong("Your result has a number for each query. They all share one T: what becomes of their gradients?")
 def one_per_query(d_out, v, scores, temperature):
     d_scaled = softmax_backward(softmax(scores / temperature), d_out @ v.swapaxes(-1, -2))
     return -(d_scaled * scores).sum(axis=-1) / temperature**2
