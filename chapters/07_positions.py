@@ -106,7 +106,7 @@ plots.weight_maps(maps, layer.tokens, height=2.9)
 plt.show()
 
 # %% [markdown]
-# MiniLM has a **learned** table, one row for each of 512 positions, as BERT has {cite}`devlin2018`. No formula is needed, and the table has an end: there is no row for
+# MiniLM has a table of {term}`learned positions`, one row for each of 512, as BERT has {cite}`devlin2018`. No formula is needed, and the table has an end: there is no row for
 # a 513th token. The other schemes compute what they need, for any position.
 #
 # ## Which numbers make a good clock?
@@ -116,7 +116,7 @@ plt.show()
 #
 # $$p_{2i} = \sin(\omega_i\, t), \qquad p_{2i+1} = \cos(\omega_i\, t), \qquad \omega_i = 10000^{-2i/D}$$
 #
-# for position $t$ and width $D$. The first pair turns by 1 radian per token, the last, in wide vectors, nearly 10,000 times more slowly.
+# where $p$ is the vector of position $t$, and $D$ its width. The first pair turns by 1 radian per token, the last, in wide vectors, nearly 10,000 times more slowly.
 
 # %%
 def position_angles(positions, dim, base=10000.0):
@@ -153,7 +153,7 @@ for distance in (1, 7, 50):
     along = np.diagonal(similarity, offset=distance)
     assert np.allclose(along, along[0])                       # the same all along the diagonal
 
-# %% mystnb={"image": {"alt": "Top: a map of 128 position vectors of width 64; the left columns alternate quickly down the positions, the right columns hardly change. Bottom: the dot product against distance starts at 32, drops steeply to about 21 within ten positions, and then sinks slowly, in ripples, to about 11 at distance 127."}, "figure": {"caption": "Sinusoids are a clock with fast and slow hands. The dot product of two positions depends on their distance only.", "name": "fig-sinusoids"}}
+# %% mystnb={"image": {"alt": "Top: a map of 128 position vectors of width 64; the left columns alternate quickly down the positions, the right columns hardly change. Bottom: the dot product against distance starts at 32, drops steeply to about 21 within ten positions, and then sinks slowly, in ripples, to about 11 at distance 127."}, "figure": {"caption": "Sinusoids are a clock with fast and slow hands (stripes: sine and cosine alternate). The dot product of two positions depends on their distance only.", "name": "fig-sinusoids"}}
 plots.sinusoid_map(clock, similarity[0])
 plt.show()
 
@@ -174,13 +174,16 @@ print(f"standard deviation {along.std():.2f}, of all {projected.std():.2f}")
 assert along.std() > 0.5 * projected.std()      # the same distance, very different scores
 
 # %% [markdown]
-# Along a diagonal, where the distance is fixed, scores now vary, more than half as much as over the whole map. A relative rule is *possible* for such a head: a shift by $s$ positions
-# is a fixed rotation of each pair (the first exercise builds it), and if $W_Q W_K^\top$ is that rotation, the score of two positions depends on their difference and is largest $s$ tokens away. But the head has to learn
-# it, and sees only the positions of its training data. Then there are the cross terms: the sinusoids are added to the word vectors, and words and positions share the same columns from then on.
+# Along a diagonal, where the distance is fixed, scores now vary, more than half as much as over the whole map. A relative rule is *possible*
+# for such a head. A shift by $s$ positions is a fixed rotation of each pair (the first exercise builds it). If $W_Q W_K^\top$ is that
+# rotation, on as many pairs as the head's width allows, the score compares $p$ at $t + s$ with $p$ at $t'$: it depends on $t - t'$ only and is largest $s$ tokens away.
+#
+# But the head has to learn it, and sees only the positions of its training data. And the sinusoids are added to the word vectors, so a score is a sum of four
+# products: word with word, position with position, and two that mix them.
 #
 # ## Why not rotate?
 #
-# If we want scores that depend on distance whatever the projections are, position must come in **after** the projections. {cite:t}`su2021` turn each pair of columns of a
+# If we want scores that depend on distance whatever the projections are, position must come in **after** the projections. In {term}`RoPE`, {cite:t}`su2021` turn each pair of columns of a
 # query or key by an angle proportional to its position. Turning both by the same amount changes no dot product, so only the *difference* of positions can matter. In one
 # pair, at 0.3 radians per position:
 
@@ -214,7 +217,7 @@ def apply_rope(x, positions, base=10000.0, interleaved=False):
             else (x[..., :half], x[..., half:]))
     turned = a * cos - b * sin, a * sin + b * cos            # two of (..., seq, dim / 2)
     if interleaved:
-        return np.stack(turned, axis=-1).reshape(
+        return np.stack(turned, axis=-1).reshape(            # a, b, a, b, …
             *turned[0].shape[:-1], 2 * half)
     return np.concatenate(turned, axis=-1)
 
@@ -225,7 +228,8 @@ def apply_rope(x, positions, base=10000.0, interleaved=False):
 print(int(np.float32(2049)), int(np.float16(2049)))
 
 # %% [markdown]
-# Three properties, on the real queries and keys of the head for *it*. They are the reasons for the design:
+# Three properties are the reasons for the design: only differences of positions matter, lengths are kept, and position 0 changes nothing. See them on the
+# real queries and keys of the head for *it*. (It was not trained with RoPE, and MiniLM's own positions are still in its `x`; the point is the algebra.)
 
 # %%
 head = real_head("pronoun")
@@ -243,7 +247,7 @@ assert np.allclose(length(apply_rope(q, at)), length(q))     # lengths are kept
 assert np.allclose(apply_rope(q, np.zeros(15)), q)           # position 0 changes nothing
 
 # %% [markdown]
-# Values are not rotated: position decides *who* is looked at, not *what* is handed over. And because only differences matter, a cache can store each key
+# Values are not rotated: position decides *who* is looked at, not *what* is handed over. And because only differences matter, a {term}`cache <KV cache>` can store each key
 # after rotation, with its own position, once and for all. (A cache that renumbers its positions, as {cite:t}`xiao2023` do, stores keys before rotation.)
 #
 # One thing that you proved in chapter 4 is no longer true. A bias on the keys used to shift a whole row by a constant, and so could not
@@ -260,7 +264,7 @@ def rope_weights(q, k, places):
 
 # %%
 effect = {}
-for name, places in (("plain", np.zeros(15)), ("RoPE", at)):
+for name, places in (("plain", np.zeros(15)), ("RoPE", at)):   # all at 0: no rotation
     unbiased = rope_weights(q, k, places)
     effect[name] = np.abs(rope_weights(q, k + bias, places) - unbiased).max()
     print(f"{name:>5}: a weight changes by up to {effect[name]:.2f}")
@@ -268,8 +272,7 @@ assert effect["plain"] < 1e-5 < 0.1 < effect["RoPE"]         # float32 rounding,
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# It matters. The bias is turned by the *key's* position, so it adds a different amount to each key: a preference of the query for certain distances, whatever the key's content. (This head was not
-# trained with RoPE; the point is the algebra.)
+# It matters. The bias is turned by the *key's* position, so it adds a different amount to each key: a preference of the query for certain distances, whatever the key's content.
 # :::
 #
 # ### The mistake: the other pairing
@@ -329,7 +332,8 @@ plots.rotation_scores(distances, mean, single)
 plt.show()
 
 # %% [markdown]
-# Decay is a property of the average over *matching* queries and keys, not of RoPE: there the mean is the curve of {numref}`fig-sinusoids` again. Where query and key are unrelated, about as many pairs like a distance
+# Decay is a property of the average over *matching* queries and keys, not of RoPE: there each pair adds $\cos(\omega_i t)$ times its squared length, so the mean is
+# the curve of {numref}`fig-sinusoids` again. Where query and key are unrelated, about as many pairs like a distance
 # beyond 100 best as there are such distances among the 400.
 #
 # ## Why not charge for distance?
@@ -338,6 +342,9 @@ plt.show()
 # a different price $m_h$ in each head:
 #
 # $$S_{ij} = \frac{q_i \cdot k_j}{\sqrt d} - m_h\,(i - j), \qquad j \le i$$
+#
+# With $H$ heads, $H$ a power of two, head $h = 1, \dots, H$ has $m_h = 2^{-8h/H}$. For other numbers take the slopes of the next smaller power of two, and then every other slope
+# of twice that power.
 
 # %%
 def alibi_slopes(heads):
@@ -464,8 +471,9 @@ def parameter_gradients(scheme, x, d_q, d_k, params):
 
 
 # %% [markdown]
-# **The training.** 400 steps of Adam {cite}`kingma2014` on batches of 16 sequences of 32 tokens. The learning rate was changed after a first run (at 3e-3): of four
-# rates, 1e-3 to 3e-2, it is the best at the training length, on the mean over schemes and both tasks below.
+# **The training.** 400 steps of Adam {cite}`kingma2014` on batches of 16 sequences of 32 tokens. Adam divides a running mean of each gradient by the root of a running mean of
+# its square. The learning rate was changed after a first run, from 3e-3 to 1e-2: of four
+# rates, 1e-3 to 3e-2, it is the best at the training length, on the mean over schemes and both tasks below. In the code, `answer` is a function that turns `latest` into the index wanted, so that the task can be exchanged.
 
 # %%
 def adam(params, grads, memory, step, rate=1e-2):
@@ -564,7 +572,7 @@ assert np.abs(recent["ALiBi"].mean(axis=0) - share).max() < 0.1
 
 # %% [markdown]
 # So is a price on distance the safe choice? Be careful: the task asked for the *latest*, and a price on distance is a prejudice for exactly that. Ask the same schemes for the **oldest** marked token instead, which is always the first of the
-# sequence, and nothing else in the experiment changes.
+# sequence, and nothing else in the experiment changes. Rank the schemes again, at 32 and at 64.
 
 # %% tags=["nbval-ignore-output"]
 oldest = measure(np.zeros_like)
@@ -584,7 +592,7 @@ plt.show()
 #
 # How far does this reach? It is one head, one width, two made tasks. We repeated it off the page with the other three learning rates, five times the steps, larger and smaller starting matrices, token vectors and sinusoids scaled up and down
 # against each other, and a base of 100. Beyond the training length sinusoids lost the latest mark (where large token vectors drowned them, they had not learned it well either), and RoPE the oldest, each time. How fast RoPE erodes, and so whether it ends above or below ALiBi, does depend on the settings: with a base of 100
-# it erodes far less (the last exercise). What carries over is the question to ask of any claim about length: *what does the task need to know, position or distance, near or far?*
+# it erodes less (the last exercise). What carries over is the question to ask of any claim about length: *what does the task need to know, position or distance, near or far?*
 #
 # **And none at all?** Decoders without any position signal can be trained and do well {cite}`haviv2022`, in some length-generalisation tests better than with one {cite}`kazemnejad2023`: behind a causal mask the first token sees one key, the second two,
 # and deeper layers can read that (chapter 5). Our single layer, which is asked for weights and has nothing above it, cannot.
@@ -612,7 +620,7 @@ plt.show()
 # %% [markdown] tags=["ex:shift_matrix", "ex-prompt"]
 # ```{exercise} A shift is a rotation
 # :label: ex-shift-matrix
-# Write `shift_matrix(steps, dim)`, a (dim, dim) matrix with `sinusoids(seq, dim)[t] @ shift_matrix(s, dim) == sinusoids(seq, dim)[t + s]` for every position `t`. It must not depend on `t`: this is how a head
+# Write `shift_matrix(steps, dim)`, a (dim, dim) matrix with `sinusoids(seq, dim)[t] @ shift_matrix(s, dim) == sinusoids(seq, dim)[t + s]` for every position `t` and every shift `s`, also a negative one. It must not depend on `t`: this is how a head
 # *could* learn "the token four to the left". Recall $\sin(a + b) = \sin a \cos b + \cos a \sin b$ and $\cos(a+b) = \cos a \cos b - \sin a \sin b$.
 # ```
 
@@ -630,10 +638,11 @@ def shift_matrix(steps, dim):
     return matrix
 
 # %% tags=["ex:shift_matrix", "ex-check"]
-for steps in (1, 4, -3):
-    shifted = clock[10:50] @ shift_matrix(steps, 64)
-    wanted = clock[10 + steps : 50 + steps]
-    assert np.allclose(shifted, wanted), f"not a shift by {steps}"
+for steps, dim in ((1, 64), (4, 64), (-3, 64), (4, 8)):
+    vectors = sinusoids(60, dim)
+    shifted = vectors[10:50] @ shift_matrix(steps, dim)
+    wanted = vectors[10 + steps : 50 + steps]
+    assert np.allclose(shifted, wanted), f"not a shift by {steps} at width {dim}"
 square = shift_matrix(3, 8) @ shift_matrix(3, 8).T
 assert np.allclose(square, np.eye(8)), "not a rotation"
 
@@ -641,7 +650,7 @@ assert np.allclose(square, np.eye(8)), "not a rotation"
 # ```{exercise} RoPE in one multiplication
 # :label: ex-complex-rope
 # Read each neighbouring pair of columns as one complex number. Then turning it by an angle is a multiplication by $e^{\mathrm i\,\text{angle}}$. Write `complex_rope(x, positions)` for the
-# *interleaved* layout, on any leading axes. (Hint: `x[..., 0::2] + 1j * x[..., 1::2]`.)
+# *interleaved* layout, on any leading axes; the result is real again, and `x` keeps its values. (Hint: `x[..., 0::2] + 1j * x[..., 1::2]`.)
 # ```
 
 # %% tags=["ex:complex_rope", "ex-stub"]
@@ -658,9 +667,15 @@ def complex_rope(x, positions):
 # %% tags=["ex:complex_rope", "ex-check"]
 batch = np.random.default_rng(1).normal(size=(2, 3, 5, 8))   # (batch, heads, seq, dim_head)
 places = np.array([0, 1, 5, 6, 40])
-turned = apply_rope(batch, places, interleaved=True)
-assert np.allclose(complex_rope(batch, places), turned), "not interleaved RoPE"
-assert not np.allclose(turned, apply_rope(batch, places))    # the other layout is something else
+wanted = apply_rope(batch, places, interleaved=True)
+before = batch.copy()
+turned = complex_rope(batch, places)
+assert np.array_equal(batch, before), "x itself was changed"
+assert np.shape(turned) == batch.shape, "two real columns for each complex number"
+wrong = apply_rope(batch, places), apply_rope(batch, -places, interleaved=True)
+assert not np.allclose(turned, wrong[0]), "this is the half-split layout"
+assert not np.allclose(turned, wrong[1]), "turned the wrong way round"
+assert np.allclose(turned, wanted), "not interleaved RoPE"
 
 # %% [markdown] tags=["ex:relative_bias", "ex-prompt"]
 # ```{exercise} Learned distances
@@ -681,22 +696,23 @@ def relative_bias(table, seq_q, seq_k):
     return table[np.clip(distance, -reach, reach) + reach]
 
 # %% tags=["ex:relative_bias", "ex-check"]
-table = np.array([-2.0, -1.0, 0.0, 10.0, 20.0])                                 # distances -2 … 2
+table = np.array([-2.0, -1.0, 0.0, 10.0, 20.0])              # distances -2 … 2
 square = relative_bias(table, 4, 4)
+assert np.shape(square) == (4, 4), "one bias for each query and key"
 assert np.array_equal(square[3], [20, 20, 10, 0]), "last query: keys behind it"
 assert np.array_equal(square[0], [0, -1, -2, -2]), "first query: keys after it"
-newest = relative_bias(table, 1, 4)                          # decoding with a cache
-assert np.array_equal(newest, square[3:]), "queries are the last positions"
+last_two = relative_bias(table, 2, 4)                        # two queries after a cache of two keys
+assert np.array_equal(last_two, square[2:]), "queries are the last positions"
 priced = -0.5 * np.abs(np.arange(-5, 6.0))                   # ALiBi is a table that is not learned
 assert np.allclose(relative_bias(priced, 6, 6), alibi_bias(8, 6)[0]), "ALiBi as a table"
 
 # %% [markdown] tags=["ex:explore_base", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: squeeze the positions
 # :label: ex-explore-base
-# Give the trained RoPE heads of this chapter the positions `np.arange(seq) * 32 / seq` instead of `np.arange(seq)`, so that no
+# Train the RoPE heads of both tasks again with `train`, and keep them this time. Then test them with the positions `np.arange(seq) * 32 / seq` instead of `np.arange(seq)` in `forward`, so that no
 # difference of positions is larger than any they were trained on. Which of the two tasks gets better at length 256, and which worse? Explain it by what
-# happens to the distance between neighbours. Then train with a `base` of 100 instead of 10,000, and find out why RoPE
-# erodes less.
+# happens to the distance between neighbours. Then train with a `base` of 100 instead of 10,000 (in `forward` and in
+# `query_key_gradients`, where the rotation is undone), and find out why RoPE erodes less. How many pairs make a full turn within 32 tokens, for either base?
 # ```
 
 # %% [markdown]
