@@ -50,7 +50,7 @@ class Verdict:
             return f"✓ {self.name}: right in all {len(self.passed)} cases."
         if self.status == "not attempted":
             return f"○ {self.name}: not attempted yet. {self.hint}"
-        where = f"\n  Wrong for: {'; '.join(self.failed)}." if self.failed else ""
+        where = f"\n  Wrong for: {'; '.join(self.failed)}." if self.passed else "\n  Wrong in all cases."
         good = f"\n  Right for: {'; '.join(self.passed)}." if self.passed else ""
         return f"✗ {self.name}: not yet. {self.hint}{where}{good}"
 
@@ -170,7 +170,7 @@ def fault(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
     if exercise.verify is None:
         said = _structure(outcome.value, want)
         if said:
-            return said, "fault"
+            return said[0].upper() + said[1:], "fault"
     return None
 
 

@@ -130,10 +130,10 @@ def _side(mask: np.ndarray) -> str:
     flat = mask.reshape(-1, *mask.shape[-2:]).any(axis=0)
     rows, columns = np.nonzero(flat)
     shift = flat.shape[1] - flat.shape[0]          # the last query stands at the last key
-    tests = [("on the diagonal", columns - rows == shift), ("above the diagonal", columns - rows > shift),
-             ("below the diagonal", columns - rows < shift), ("in the first row", rows == 0),
+    tests = [("on the diagonal", columns - rows == shift), ("in the first row", rows == 0),
              ("in the last row", rows == flat.shape[0] - 1), ("in the first column", columns == 0),
-             ("in the last column", columns == flat.shape[1] - 1)]
+             ("in the last column", columns == flat.shape[1] - 1), ("above the diagonal", columns - rows > shift),
+             ("below the diagonal", columns - rows < shift)]
     where = next((text for text, test in tests if test.all()), "")
     return f" All of it lies {where}." if where else ""
 
