@@ -37,7 +37,13 @@ def drive(f, cache_k, cache_v, length, q, k, v):
     cache_k, cache_v, outs = cache_k.copy(), cache_v.copy(), []
     for t in range(q.shape[-2]):
         step = slice(t, t + 1)
-        result = f(cache_k, cache_v, length, q[..., step, :], k[..., step, :], v[..., step, :])
+        before = cache_k.copy(), cache_v.copy()
+        try:
+            result = f(cache_k, cache_v, length, q[..., step, :], k[..., step, :], v[..., step, :])
+        except ValueError:
+            if not all(map(np.array_equal, before, (cache_k, cache_v), (True, True))):
+                raise TypeError("the cache was full, and something was written into it before the ValueError") from None
+            raise
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(f"kv_cache_step returns {_kind(result)}, expected two results: out and the new length")
         out, length = result
