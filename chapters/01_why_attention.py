@@ -21,7 +21,7 @@
 # :class: note
 # **You need** Python, matrix products, and to have seen a network train. **You will build** a reader with a fixed window, a
 # recurrent reader, and a reader with {term}`attention`, and one more that answers perfectly with no training at all. **Time** about
-# 45 minutes; the cells run in about half a minute.
+# 75 minutes, with a good place for a break before *How far does a gradient reach?*; the cells run in about half a minute.
 # The first figure shows the kind of look we are after.
 # :::
 
@@ -42,7 +42,8 @@ np.set_printoptions(precision=3, suppress=True)
 # %% [markdown]
 # The sentence has gone through part of a real pretrained encoder (all-MiniLM-L6-v2, a descendant of MiniLM {cite}`wang2020b`). One of its attention
 # {term}`heads <head>` (layer 3, head 1, counted from zero) distributes, for every {term}`token`, a budget of exactly 1 over
-# all tokens of the sentence. The shares are called {term}`weights <weight>`. These are the model's own:
+# all tokens of the sentence. The shares are called {term}`weights <weight>`. `attnlib` is this book's own small package, and it ships the
+# numbers of this head; the model itself adds the marks `[CLS]` and `[SEP]` around the sentence. These are the model's own weights:
 
 # %%
 head = real_head("pronoun")
@@ -116,7 +117,7 @@ for i in range(2):
     print(listed, f"  {NAMES[asked[i, 0]]}?  ->", answers[i, 0])
 
 # %% [markdown]
-# Every letter of a story is asked once, each as a separate question about the same story: eight lessons from one reading.
+# Every letter of a story is asked once, each as a separate question about the same story: eight lessons from one story.
 #
 # What is *not knowing* worth? A blind guess is right one time in eight. But a reader that has noticed **which digits occur**, and
 # not which letter each belongs to, can do better: it names the most frequent digit. By how much?
@@ -167,8 +168,8 @@ def one_row_each(story, asked):
 
 
 # %% [markdown]
-# A reader turns token vectors into one {term}`logit` per digit for every question. The three differ in `read` alone; task, training and exam
-# are the same. `one_row_each` puts each question behind its own copy of the story.
+# A reader turns token vectors into one {term}`logit` per digit for every question. The three differ in `embed` and `read` alone, which come below; task, training and exam
+# are the same. `one_row_each` puts each question behind its own copy of the story, so that a batch of 128 stories with 8 questions becomes 1024 rows.
 
 # %%
 def train(reader, steps, make=make_recall, lr=0.01):
@@ -185,7 +186,7 @@ def train(reader, steps, make=make_recall, lr=0.01):
 
 
 # %% [markdown]
-# (Recurrent networks are usually trained with clipped gradients; the others bear it.) The exam is the same for all: 1000 stories, one share of right answers per place.
+# (Recurrent networks are usually trained with clipped gradients; the others bear it.) The exam is the same for all: 1000 stories, and the share of right answers for each place, that is, for the first pair of the story, the second, and so on.
 
 # %%
 @torch.no_grad()
@@ -221,7 +222,8 @@ class WindowReader(Reader):
         rows = one_row_each(story, asked)[:, -self.left - 1:]   # all it sees
         short = self.left + 1 - rows.shape[1]
         rows = F.pad(rows, (0, 0, short, 0))  # zeros in front
-        return self.decide(rows.flatten(1)).unflatten(0, asked.shape[:2])
+        logits = self.decide(rows.flatten(1))       # (batch·asked, VALUES)
+        return logits.unflatten(0, asked.shape[:2])  # (batch, asked, VALUES)
 
 
 # %% [markdown]
@@ -286,7 +288,7 @@ assert by_place_gru.min() > guess[-1] + 0.05  # everywhere above counting
 #
 # The third reader keeps every token's vector and, when it needs one, **compares** and fetches. In each layer every token sends out a {term}`query`
 # $q$, shows a {term}`key` $k$ and holds ready a {term}`value` $v$, three linear functions of its vector. It then receives the mean of the values of all tokens up to
-# itself, weighted by how well its query matches their keys, and adds it to its vector. PyTorch calls this `scaled_dot_product_attention`; the next six
+# itself, weighted by how well its query matches their keys (a {term}`softmax` of the matches), and adds it to its vector. PyTorch calls this `scaled_dot_product_attention`; the next six
 # chapters take it apart. A learned vector per place tells the reader where each token stands.
 
 # %%
@@ -294,7 +296,7 @@ class AttentionReader(Reader):
     def __init__(self, layers, dim=32, longest=17):
         super().__init__()
         self.embed = nn.Embedding(KEYS + VALUES, dim)
-        self.place = nn.Embedding(longest, dim)
+        self.place = nn.Embedding(longest, dim)  # 17: 8 pairs, a question
         self.layers = nn.ModuleList(
             nn.Linear(dim, 3 * dim, bias=False) for _ in range(layers))
         self.out = nn.Linear(dim, VALUES)
@@ -325,7 +327,7 @@ plt.show()
 
 # %% [markdown]
 # With less than half of the GRU's parameters and a fifth of its steps, attention answers (nearly) everything. In language models, too, recall is where attention
-# leads: {cite:t}`arora2023` trace most of the gap in perplexity between attention and gated convolutions to tokens that repeat something said before.
+# leads: {cite:t}`arora2023` trace most of the gap in how well the next token is predicted, between attention and gated convolutions, to tokens that repeat something said before.
 #
 # ## Does one look suffice?
 #
@@ -350,9 +352,10 @@ assert abs(share_one - guess[-1]) < 0.05
 # |---|---|---|---|---|
 # | answer | 0 | 1 | 1 | 0 |
 #
-# Take one layer with one head and a linear read-out, as ours. The lead of answer 0 over answer 1, multiplied by softmax's denominator (which is positive), is a
-# **sum with one term per token**, and each term depends on that token, its place and the question, on nothing else. The outer two stories
-# together contain exactly the same tokens at the same places as the inner two, so their leads (so multiplied) have the same total. But all four
+# Take one layer with one head and a linear read-out, as ours. Call the logit of 0 minus the logit of 1 the *lead* of answer 0. The reader answers from a
+# weighted mean, and the weights are softmax's: a sum over the tokens, divided by a positive number. Multiply the lead by that number (its sign stays), and it is a
+# **sum with one term per token**, where each term depends on that token, its place and the question, on nothing else. The outer two stories
+# together contain exactly the same tokens at the same places as the inner two, so their two multiplied leads add up to the same total. But all four
 # answers are right only if that total is positive for the outer two and negative for the inner two. Impossible: at most three can be right, with
 # *any* parameters. (Three would beat counting, which gets two on average; so the proof does not explain why training stops as low as that.) We put all
 # choices of two letters and two digits to both readers. For what share of them are all four answers right?
@@ -362,7 +365,7 @@ assert abs(share_one - guess[-1]) < 0.05
 def all_four_right(reader):
     eight = torch.arange(8)
     a, b, x, y = torch.cartesian_prod(eight, eight, eight, eight).T
-    keep = (a != b) & (x < y)
+    keep = (a != b) & (x < y)            # two letters, two digits
     a, b, x, y = a[keep], b[keep], x[keep] + KEYS, y[keep] + KEYS
     right = torch.ones(len(a), dtype=torch.bool)
     for story, yes, no in (((a, x, b, y), x, y), ((b, x, a, y), y, x),
@@ -380,7 +383,7 @@ print({name: f"{share:.2f}" for name, share in of_four.items()})
 assert of_four["one layer"] == 0 and of_four["two layers"] > 0.9  # 0: the proof
 
 # %% [markdown]
-# (An MLP after the layer, or several heads, step outside this proof; the pairing still has to be computed somewhere. For a close relative of this
+# (Several heads, or a small network after the layer, step outside this proof; the pairing still has to be computed somewhere. For a close relative of this
 # task, a single layer of any kind needs exponentially more size than two layers do {cite}`sanford2024`.) How do two layers get around it? We
 # look inside, with the function that [chapter 5](05_self_attention.ipynb) builds and that also returns the weights. `is_causal=True` above means that no token
 # sees those after it; here that is the {term}`mask`.
@@ -415,7 +418,8 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 digits, letters = np.arange(1, 16, 2), np.arange(0, 16, 2)
-back, match = first[:, digits, letters].mean(), second[:, 16, 5].mean()
+back = first[:, digits, letters].mean()   # from places 1, 3, ... to 0, 2, ...
+match = second[:, 16, 5].mean()           # from the question to the third digit
 print(f"layer 1, digit to its letter      : {back:.2f}")
 print(f"layer 2, question to its own digit: {match:.2f}")
 assert back > 0.8 and match > 0.8
@@ -481,11 +485,11 @@ shares = np.array(record["share_right"])                  # (seeds, steps)
 assert (shares[:, 0] < 0.8).all() and (shares[:, 2:] > 0.9).all()
 
 # %% [markdown]
-# It does: from every seed it passes 90% by step 3000, fifteen times the steps of the attention reader, with over twice its parameters. So the result, in exact terms: on eight pairs a GRU is not unable, it is
+# (The run in this chapter is a fourth draw, and a luckier one.) It does: from every seed it passes 90% by step 3000, fifteen times the steps of the attention reader, with over twice its parameters. So the result, in exact terms: on eight pairs a GRU is not unable, it is
 # **slow to learn**; and attention is quick because comparing and fetching is what it is made of.
 #
 # We can take training out of the comparison. Give every letter a vector $k$, every digit a one-hot vector $v$, and build two readers by hand that are
-# asked with the letter's own vector. The first has a state, a matrix to which each pair adds the outer product of its two vectors {cite}`ba2016,schlag2021`. The second is attention.
+# asked with the letter's own vector. The first has a state, a matrix to which each pair adds the outer product of its two vectors {cite}`ba2016,schlag2021`. The second is attention, where every letter asks with its own vector, made long so that the best match takes all the weight.
 
 # %%
 def by_state(k, v):
@@ -496,8 +500,8 @@ def by_state(k, v):
 
 
 def by_attention(k, v):
-    sharp = 100 * k.shape[1] ** 0.5                # the best match takes all
-    return attention(sharp * k, k, v)[0]  # letters ask for themselves
+    sharp = 100 * k.shape[1] ** 0.5   # attention divides by √dim (chapter 3)
+    return attention(sharp * k, k, v)[0]  # the best match takes all
 
 
 one_hot = np.eye(8)
@@ -544,13 +548,14 @@ plt.show()
 #
 # A network learns a connection only if the error at the answer sends a signal back to the token that matters. Measure it: how much does the answer
 # change when the vector of the token at distance $t$ changes a little? We take the norm of $\partial\,\text{logits} / \partial x_t$ and call it the
-# {term}`gradient reach`.
+# {term}`gradient reach`. It has one row for each of the eight logits; instead of eight backward passes, one pass for a random mix of the logits does, since the square of what comes back
+# is, on average, the square of the norm.
 
 # %%
 def reach(reader, story, asked):
     x = reader.embed(story).detach().requires_grad_()
     logits = reader.read(x, reader.embed(asked))
-    direction = torch.randn(logits.shape)  # on average: the Jacobian's norm
+    direction = torch.randn(logits.shape)              # the random mix
     (logits * direction).sum().backward()
     square = x.grad.double().square().sum(dim=-1)  # float32 would underflow
     return square.mean(dim=0).sqrt().flip(0).numpy()  # at distance 1, 2, ...
@@ -740,11 +745,11 @@ assert leaky > 0.95 and honest < 0.2
 # | attention, 2 layers | every token, twice | the same to all | solved in 200 steps: previous token, then match |
 # | by hand: sum | a matrix of fixed size | – | exact for perpendicular keys, then it blurs |
 #
-# **In practice.** Real models stack many layers with many heads and put an MLP after each. To save memory many mix kinds: some layers with windows, or with states, and some that see everything; associative recall, with many
+# **In practice.** Real models stack many layers with many heads and put a small network (an MLP) after each. To save memory many mix kinds of layer: some with windows, or with states, and some that see everything; associative recall, with many
 # questions per story as here, is a common exam for such mixtures {cite}`arora2023`.
 #
 # **Shortcut taken here.** One head, no norms, no MLP, a vocabulary of 16, and questions that repeat the letter exactly. Each reader was trained once, in a size that runs in seconds; the assertions
-# leave room for other processors and seeds: in the record, the GRU's share after 1000 steps varies by a tenth between seeds, so do not compare its digits. Equal steps are not equal seconds: our attention reader reads the story again for every question, the GRU reads it once.
+# leave room for other processors and seeds: in the record, the GRU's share after 1000 steps varies by a tenth between seeds, and the chapter's own run did better than all three, so do not compare its digits. Equal steps are not equal seconds: our attention reader reads the story again for every question, the GRU reads it once.
 
 # %% [markdown]
 # ## Exercises
@@ -753,7 +758,7 @@ assert leaky > 0.95 and honest < 0.2
 # ```{exercise} An exam at one distance
 # :label: ex-distance
 # Write `recall_at(rng, batch, distance)`: stories of 8 pairs with **one** question each, which stands `distance` tokens after the value it asks for. Return
-# `story` (batch, 16), `asked` (batch, 1), `answers` (batch, 1). For a distance that cannot be had, raise a `ValueError`.
+# `story` (batch, 16), `asked` (batch, 1), `answers` (batch, 1), the answers as digits 0 to 7, as `make_recall` does. For a distance that cannot be had, raise a `ValueError`.
 # ```
 
 # %% tags=["ex:distance", "ex-stub"]
@@ -769,28 +774,32 @@ def recall_at(rng, batch, distance):
     return story, keys[:, [pair]], values[:, [pair]]
 
 # %% tags=["ex:distance", "ex-check"]
-for distance in (1, 7, 15):
-    made = recall_at(np.random.default_rng(3), 64, distance)
-    assert [part.shape for part in made] == [(64, 16), (64, 1), (64, 1)]
+for distance in range(1, 16, 2):
+    made = recall_at(np.random.default_rng(3), 256, distance)
+    shapes = [part.shape for part in made]
+    assert shapes == [(256, 16), (256, 1), (256, 1)], f"shapes are {shapes}"
     told, letter, digit = made[0], made[1][:, 0], made[2][:, 0]
-    assert (told[:, 16 - distance] == KEYS + digit).all(), "not the value there"
-    assert (told[:, 15 - distance] == letter).all(), "not its letter"
-    assert len(np.unique(digit)) == VALUES, "the digits must stay free"
+    assert set(digit) == set(range(8)), "answers: all digits from 0 to 7"
+    there = told[:, [15 - distance, 16 - distance]].T - [[0], [KEYS]]
+    assert (there == [letter, digit]).all(), f"wrong pair at {distance}"
+    once = np.sort(told[:, ::2], axis=1) == np.arange(KEYS)
+    assert once.all(), "each letter must occur once in a story"
 for distance in (0, 2, 17, -1):
     try:
-        recall_at(np.random.default_rng(3), 64, distance)
+        recall_at(np.random.default_rng(3), 256, distance)
     except ValueError:
         continue
     raise AssertionError(f"distance {distance} was accepted")
 inside = exam(window, make=lambda rng, batch, pairs: recall_at(rng, batch, 7))
 outside = exam(window, make=lambda rng, batch, pairs: recall_at(rng, batch, 9))
-assert inside.mean() > 0.9 and outside.mean() < 0.2  # the window's edge
+assert inside.mean() > 0.9, "at distance 7 the window sees the value"
+assert outside.mean() < 0.2, "at distance 9 it does not"
 
 # %% [markdown] tags=["ex:by_hand", "ex-prompt"]
 # ```{exercise} A reader with no parameters
 # :label: ex-by-hand
 # Solve the task with **two calls of `attention` and nothing learned**. Write `by_hand(tokens, attend)` for one row of token numbers, a story of any number of pairs and then the question, shape `(2·pairs + 1,)`;
-# `attend` is `attention`, handed in so that the check can count the calls. Return the answer, 0 to 7. Choose `q`, `k`, `v` from two kinds of one-hot vectors: what a token is, `np.eye(16)[tokens]`, and where it stands, `np.eye(len(tokens))`. Large
+# `attend` is `attention`, handed in so that the check can count the calls. (It divides the scores by $\sqrt{\textit{dim}}$, which one-hot vectors can ignore.) Return the answer, 0 to 7. Choose `q`, `k`, `v` from two kinds of one-hot vectors: what a token is, `np.eye(16)[tokens]`, and where it stands, `np.eye(len(tokens))`. Large
 # factors make a look sharp. First let every token fetch the one before it; then match.
 # ```
 
@@ -809,19 +818,23 @@ def by_hand(tokens, attend):
 # %% tags=["ex:by_hand", "ex-check"]
 for n in range(1, 9):
     told, letter, digit = make_recall(np.random.default_rng(4), 40, n)
-    questions = np.concatenate([told, letter[:, [n // 2]]], axis=1)
+    stories, which = np.arange(40), np.arange(40) % n   # every place is asked
+    asks = letter[stories, which][:, None]
+    questions = np.concatenate([told, asks], axis=1)
     answered = [by_hand(question, attention) for question in questions]
-    assert answered == digit[:, n // 2].tolist(), f"{n} pairs"
+    for got, right in zip(answered, digit[stories, which], strict=True):
+        assert got == right, f"pairs={n}: you say {got}, the story {right}"
 counted = Mock(wraps=attention)
 by_hand(questions[0], counted)
-assert counted.call_count == 2, "two looks, with attend(q, k, v)"
+calls = counted.call_count
+assert calls == 2, f"two looks with attend(q, k, v), not {calls}"
 print("0 parameters, 320 stories, no mistake")
 
 # %% [markdown] tags=["ex:layers", "ex-prompt"]
 # ```{exercise} How many layers?
 # :label: ex-layers
 # Write `layers_needed(distance, left, dilated=False)`: the smallest number of layers after which a token hears of the one `distance` back. Contiguous: every layer sees the tokens 0, 1, … `left` back. Dilated: layer $l = 0, 1, \dots$ sees
-# those $0, s, 2s, \dots, \textit{left}\cdot s$ back, with $s = (\textit{left}+1)^l$. Distance 0 needs no layer. Beware of logarithms in floating point.
+# those $0, s, 2s, \dots, \textit{left}\cdot s$ back, with $s = (\textit{left}+1)^l$. Distance 0 needs no layer. Return an integer; the check asks for distances up to 99,999. Beware of logarithms in floating point.
 # ```
 
 # %% tags=["ex:layers", "ex-stub"]
@@ -849,11 +862,13 @@ def heard(layers, left, dilated):  # every distance that is heard, by trying
 for left, dilated in ((1, False), (1, True), (2, True), (4, False), (4, True)):
     for distance in (0, 1, 4, 5, 24, 25, 124, 125):
         needed = layers_needed(distance, left, dilated)
-        assert distance in heard(needed, left, dilated), "too few layers"
+        case = f"distance {distance}, left {left}, dilated={dilated}: "
+        assert distance in heard(needed, left, dilated), case + "too few"
         fewer = heard(needed - 1, left, dilated) if needed else set()
-        assert distance not in fewer, "fewer layers do"
+        assert distance not in fewer, case + f"fewer than {needed} do"
 both = layers_needed(99_999, 4), layers_needed(99_999, 4, dilated=True)
-assert both == (25_000, 8)  # 4 · 25 000 ≥ 99 999,  5⁷ ≤ 99 999 < 5⁸
+# 4 · 25 000 ≥ 99 999,  5⁷ ≤ 99 999 < 5⁸
+assert both == (25_000, 8), f"99,999 back, contiguous and dilated: {both}"
 print("from end to end of 100,000 tokens, left=4:", both)
 
 # %% [markdown] tags=["ex:overwrite", "ex-prompt"]
@@ -878,8 +893,9 @@ old, (v_first, v_second) = trial.normal(size=(6, 4)), trial.normal(size=(2, 4))
 kept = old.copy()
 new = overwrite(overwrite(old, basis[0], v_first), basis[0], v_second)
 assert np.array_equal(old, kept), "the old state was modified"
-assert np.allclose(basis[0] @ new, v_second), "only the second value counts"
-assert np.allclose(basis[1:] @ new, basis[1:] @ old), "the others noticed"
+assert np.allclose(basis[0] @ new, v_second), "asking k must give exactly v"
+others = np.allclose(basis[1:] @ new, basis[1:] @ old)
+assert others, "answers to vectors perpendicular to k have changed"
 
 # %% [markdown]
 # This update is the *delta rule*; {cite:t}`schlag2021` give it to a fast recurrent layer, and Part III builds it.
