@@ -185,7 +185,7 @@ def numbers_of_blocks(case, got, want):
     if (mine != right).any():
         at = _first(mine != right)
         there = at[-1] // block + 1
-        return (f"Query {at[-1]} keeps {mine[at]} block{'s' * (mine[at] != 1)}. top = {top}, and up to its own there are {there}: {right[at]} expected ({(mine != right).sum()} of "
+        return (f"Query {at[-1]} keeps {mine[at]} block{'s' * int(mine[at] != 1)}. top = {top}, and up to its own there are {there}: {right[at]} expected ({(mine != right).sum()} of "
                 f"{mine.size} queries keep another number).")
 
 
