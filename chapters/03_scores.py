@@ -36,7 +36,7 @@ rng = np.random.default_rng(0)
 np.set_printoptions(precision=3, suppress=True)
 
 # %% [markdown]
-# Queries and keys are those of chapter 2: the running sentence in the {term}`head` of MiniLM {cite}`wang2020b` in which *it* looks for
+# Queries and keys are those of chapter 2: the 15 tokens of the running sentence in the {term}`head` of MiniLM {cite}`wang2020b` in which *it* looks for
 # its noun. (It is a good head for pictures, not an infallible one. End the sentence in *too wide*, so that *it* means the street, and its
 # preference for *animal* shrinks but does not turn.)
 
@@ -54,10 +54,10 @@ for ending in ("tired", "wide"):
     print(f"too {ending}: it → animal {row[animal]:.2f}, it → street {row[street]:.2f}")
 
 # %% [markdown]
-# ## What is one entry?
+# ## What is one score?
 #
 # One score belongs to one query and one key. It multiplies them feature by feature and adds up, then divides by the square root of the
-# width $d$, here $\sqrt{32}$. The division gets its own section; first look at what is computed, one entry at a time.
+# head's width $d$, here $\sqrt{32}$. The division gets its own section; first look at what is computed, one score at a time.
 
 # %%
 def scores_by_loop(q, k):
@@ -128,7 +128,7 @@ for j in (animal, 0, street):
 # $1/\sqrt{32} \approx 0.18$. But *animal* is the best of 15 keys, so compare it with the best of 15 random ones.
 
 # %%
-directions = rng.normal(size=(10_000, 2, 32))
+directions = rng.normal(size=(10_000, 2, 32))  # 10,000 pairs of a query and a key
 directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
 random_cosine = (directions[:, 0] * directions[:, 1]).sum(axis=-1)
 best_of_15 = random_cosine[:9_990].reshape(-1, 15).max(axis=-1)  # (666,): rows of 15 keys
@@ -138,9 +138,10 @@ print(f"random: standard deviation {random_cosine.std():.2f},",
       f"best of 15 {best_of_15.mean():.2f}, beats it in {(best_of_15 > closest).mean():.0%} of rows")
 
 # %% [markdown]
-# Unusual, but no miracle: about one random row in eleven holds a key at least as close. Where angles crowd around 90°, 65° is enough to win.
+# Unusual, but no miracle: roughly one random row in ten holds a key at least as close. Where angles crowd around 90°, 65° is enough to win.
 #
-# Now stretch the query of *it* to twice its length, and keep its direction. Does another key win? What happens to the weights?
+# Now stretch the query of *it* to twice its length, and keep its direction. Does another key win? What happens to the weights, and
+# to their {term}`entropy`? (It is 0 when one key holds all, and largest, $\ln 15 \approx 2.71$, when all share equally; chapter 4.)
 
 # %%
 for stretch in (0.5, 1, 2):
@@ -151,7 +152,7 @@ for stretch in (0.5, 1, 2):
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # *Animal* still wins, since every score of the row is multiplied by the same number. The **length of the query** only says how decided the row is:
-# at twice the length *animal* takes 0.94 of the weight. ({term}`Entropy <entropy>` is 0 when one key holds all; chapter 4.)
+# at twice the length *animal* takes 0.94 of the weight.
 # :::
 #
 # The **length of a key** is different: it multiplies one *column*, so it competes with the other keys. A long key is loud, for queries that
@@ -161,7 +162,8 @@ for stretch in (0.5, 1, 2):
 for name in ("pronoun", "same_word"):
     a, b = queries_and_keys(real_head(name))
     b_length = np.linalg.norm(b, axis=-1)
-    by_score, by_cosine = (a @ b.T).argmax(-1), (a @ b.T / b_length).argmax(-1)
+    by_score = (a @ b.T).argmax(-1)
+    by_cosine = (a @ b.T / b_length).argmax(-1)  # |q| scales the whole row: no matter here
     differ = by_score != by_cosine
     print(f"{name:9}: {differ.sum()} of 15 winners differ, {(differ & (by_score == 0)).sum()} are [CLS];",
           f"|k| of [CLS] {b_length[0]:.1f}, median {np.median(b_length):.1f}")
@@ -173,8 +175,7 @@ for name in ("pronoun", "same_word"):
 # ## Why divide by √d?
 #
 # The usual reason comes with an assumption that is easy to lose. *If* the $2d$ entries of $q$ and $k$ are independent, with mean 0 and variance 1, then each
-# product $q_a k_a$ has mean 0 and variance 1, and the sum of $d$ such products has variance $d$ {cite}`vaswani2017` (footnote 4). So
-# $q \cdot k$ has standard deviation $\sqrt d$, and dividing by it brings the standard deviation back to 1. Entries like these are what a network can have
+# product $q_a k_a$ has mean 0 and variance 1. Variances of independent terms add, so the sum of $d$ such products has variance $d$ {cite}`vaswani2017` (footnote 4): $q \cdot k$ has standard deviation $\sqrt d$, and dividing by it brings the standard deviation back to 1. Entries like these are what a network can have
 # **at initialisation**: random weights and normalised inputs. Measure it.
 
 # %%
@@ -192,7 +193,7 @@ assert all(abs(scaled[d].std() - 1) < 0.1 for d in widths)  # a finite draw stra
 
 # %% [markdown]
 # And if nobody divides? Then a wider head has larger scores from its very first step. What will a row of 64 keys look like at $d = 1024$, where scores
-# have a standard deviation of 32: spread over many keys, or over a few?
+# have a standard deviation of 32: spread over many keys, or over a few? The exponential of the entropy reads as the number of keys a query looks at.
 
 # %%
 def mean_entropy(score_maps):
@@ -200,9 +201,9 @@ def mean_entropy(score_maps):
 
 
 entropies = {"unscaled": mean_entropy(unscaled), "scaled": mean_entropy(scaled)}
+print("entropy at d =", *(f"{d:5}" for d in widths), "  keys at 1024")
 for label, values in entropies.items():
-    print(f"{label:8} {values}")
-    print(f"{'':8} keys looked at when d = 1024: {np.exp(values[-1]):.1f}")
+    print(f"{label:13} ", *(f"{value:5.2f}" for value in values), f"{np.exp(values[-1]):14.1f}")
 
 # %% mystnb={"image": {"alt": "Two panels over the width d from 16 to 1024. Top: the standard deviation of unscaled scores follows the dashed line of the square root of d from 4 to 32; the scaled one stays at 1. Bottom: the mean entropy of unscaled rows falls from about 1.4 to 0.1 nats, the scaled one stays flat near 3.7, close to the dashed line of ln 64, about 4.16, where all keys share equally."}, "figure": {"caption": "Random queries and keys, 64 keys. Without the division the rows of a wide head collapse onto one key before anything has been learned; with it, the width no longer matters.", "name": "fig-scores-width"}}
 spreads = {
@@ -214,7 +215,7 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Over hardly more than one key. The exponential of the entropy reads as the number of keys a query looks at: 1.1 at $d = 1024$, and which one it is was decided by the
+# Over hardly more than one key: 1.1 at $d = 1024$, and which one it is was decided by the
 # random draw. Scaled rows look at about 40 of the 64, at every width.
 # :::
 #
@@ -222,7 +223,7 @@ plt.show()
 #
 # The paper itself *suspects* that large dot products push softmax "into regions where it has extremely small gradients" {cite}`vaswani2017`. Test the suspicion.
 # First the softmax alone: how much can a unit change of the scores move the weights of a row, at most? That is the norm of its
-# Jacobian, which chapter 4 derives.
+# Jacobian, the matrix of the derivatives of the weights by the scores, which chapter 4 derives.
 
 # %%
 def jacobian_norm(weights):
@@ -244,7 +245,8 @@ for d in (16, 64, 256, 1024):
 # lives on the few rows whose best two keys happen to come close to a tie.
 #
 # Second, follow the gradient one step further, to where training uses it. The score is $q \cdot k$ or $q \cdot k/\sqrt d$, so on its way back to the query
-# the unscaled gradient is **not** divided by $\sqrt d$: a factor of 32 in its favour at $d = 1024$. Send a random gradient back.
+# the unscaled gradient is **not** divided by $\sqrt d$: a factor of 32 in its favour at $d = 1024$. Send a random gradient back:
+# `softmax_backward` (chapter 4) takes it from the weights to the scores, and the product with the keys from there to the queries.
 
 # %%
 d_weights = rng.normal(size=(seq_q, seq_k))      # what arrives at the weights
@@ -271,7 +273,7 @@ assert np.quantile(u, 0.9) > 5 * s.max()
 #
 # Training is free to undo all this. The entries of real queries and keys need not have variance 1, and above all they need not be
 # independent: the head *learns* to make some of them agree. Our head is 32 wide, so the assumption says $\sqrt{32} = 5.66$. The cell measures four heads of MiniLM, the ones this book picked for their clear patterns. Before you run it: is the
-# standard deviation of their unscaled scores smaller, about equal, or larger?
+# standard deviation of their unscaled scores (the column *measured*) smaller, about equal, or larger? The column *independent* keeps the measured sizes and assumes only independence; *shuffled* is explained below.
 
 # %%
 names = ["same_word", "sink", "pronoun", "previous"]
@@ -316,7 +318,7 @@ assert np.allclose(folded, scores, atol=1e-5)
 #
 # - **QK-norm**, in its first form, brings every query and key to length 1 and multiplies by one learned number instead of dividing by $\sqrt d$
 #   {cite}`henry2020`; no score can then exceed that number. It is the first exercise below.
-# - **Dividing by $d$** is the rule of the maximal update parametrisation {cite}`yang2022`. Its argument is about training,
+# - **Dividing by $d$** is the rule of the maximal update parametrisation, which wants settings found on a narrow model to serve a wide one {cite}`yang2022`. Its argument is about training,
 #   not the start: once queries and keys are correlated, a sum of $d$ products grows like $d$, not like $\sqrt d$.
 #
 # ## A score need not be a product
@@ -357,7 +359,7 @@ assert np.allclose(rows, rows[0], atol=1e-5)
 # needs none: it already ties query and key together.
 # :::
 #
-# What does each cost? Per pair of a query and a key, the dot product takes $d$ multiplications and $d$ additions. The additive score takes $d$ additions, $d$ evaluations of
+# What does each cost, for $N$ queries and $M$ keys? Per pair, the dot product takes $d$ multiplications and $d$ additions. The additive score takes $d$ additions, $d$ evaluations of
 # $\tanh$, and then the same $2d$ operations with $w$. The order is the same, $N M d$. The difference is in how it runs: the first is one matrix product and stores
 # $N M$ numbers; the second, written as above, stores $N M d$. (A kernel could
 # keep those to itself, a tile at a time. It would still evaluate every $\tanh$, and hardware made for matrix products would hardly help.)
@@ -415,7 +417,7 @@ assert np.array_equal(past, np.tril(np.ones((8, 8), bool)))
 
 # %% [markdown]
 # For a {term}`padding mask` the answer also depends on which sentence of the batch it is. Take two sentences of 8 and 5 tokens. A real key is one before its sentence's
-# length; who asks does not matter.
+# length; who asks does not matter. The four axes are those of batched scores: sentence, head, query, key.
 
 # %%
 def real_keys(lengths):
@@ -458,7 +460,7 @@ assert np.array_equal(masks.to_array(library, 8), allowed)
 # ### What a mask does to a real head
 #
 # A mask works **on the scores**: forbidden ones become $-\infty$, so that their weight is $e^{-\infty} = 0$ and the allowed keys share everything. (Our head comes from an
-# {term}`encoder` that was never trained with a causal mask; we put one on it to see what changes. Its token vectors come from layers that saw the whole sentence, and still do.) This head's *the* looks for the noun it belongs to. Which words will suffer?
+# {term}`encoder` that was never trained with a causal mask; we put one on it to see what changes. Its token vectors come from earlier layers, which saw the whole sentence; only this head is masked.) This head's *the* looks for the noun it belongs to. Which words will suffer?
 
 # %%
 mask = masks.to_array(causal, len(tokens))        # (seq_q, seq_k)
@@ -566,8 +568,8 @@ print("inverted:", rows_that_move(inverted, attend(changed, ~mask)))
 #
 # It happens to careful people. An inverted mask was found in a widely read teaching repository
 # ([pull request 1062](https://github.com/rasbt/LLMs-from-scratch/pull/1062), which mends it and adds a test like the one above), and in one path of a released model's code
-# ([transformers 38094](https://github.com/huggingface/transformers/pull/38094)). The last exercise asks you for a test that catches such a mask, and slyer ones. Here is the trap with PyTorch's
-# own two.
+# ([transformers 38094](https://github.com/huggingface/transformers/pull/38094)). The fourth exercise asks you for a test that catches such a mask, and slyer ones. Here is the trap with PyTorch's
+# own two conventions.
 
 # %% tags=["torch-check"]
 torch.manual_seed(0)
@@ -709,21 +711,23 @@ def cosine_scores(q, k, scale):
 
 # %% tags=["ex:cosine_scores", "ex-check"]
 assert np.allclose(cosine_scores(q, k, 1.0), cosine, atol=1e-5), "not the cosines"
-longer = cosine_scores(7 * q, 0.1 * k, 5.0)
-assert np.allclose(longer, 5 * cosine, atol=1e-5), "lengths must be forgotten"
+assert np.allclose(cosine_scores(q, k, 5.0), 5 * cosine, atol=1e-5), "times scale, no more"
+longer = cosine_scores(7 * q, 0.1 * k, 1.0)
+assert np.allclose(longer, cosine, atol=1e-5), "lengths must be forgotten"
 
 some_q, some_k = rng.normal(size=(2, 3, 4, 8)), rng.normal(size=(2, 3, 6, 8))
 batched = cosine_scores(some_q, some_k, 1.0)
 assert batched.shape == (2, 3, 4, 6), "leading axes"
 alone = cosine_scores(some_q[1, 2], some_k[1, 2], 1.0)
 assert np.allclose(batched[1, 2], alone), "a batch differs from its parts"
-silent = cosine_scores(np.zeros((1, 8)), some_k[0, 0], 9.0)
-assert np.array_equal(silent, np.zeros((1, 6))), "a zero query scores 0, not NaN"
-gap_k = 3 * some_k[0, 0] * (np.arange(6) != 2)[:, None]  # key 2 alone is zero
-kept = gap_k.copy()
-expected = batched[0, 0] * (np.arange(6) != 2)
-assert np.allclose(cosine_scores(some_q[0, 0], gap_k, 1.0), expected), "a zero key scores 0"
-assert np.array_equal(gap_k, kept), "k was changed"
+real_q, real_k = (np.arange(4) != 1)[:, None], (np.arange(6) != 2)[:, None]
+gap_q, gap_k = 3 * some_q[0, 0] * real_q, 3 * some_k[0, 0] * real_k  # one zero vector each
+kept_q, kept_k = gap_q.copy(), gap_k.copy()
+found = cosine_scores(gap_q, gap_k, 1.0)
+assert np.isfinite(found).all(), "a zero vector scores 0, not NaN"
+assert np.allclose(found, batched[0, 0] * real_q * real_k.T), "zero vectors, and only they, score 0"
+unchanged = np.array_equal(gap_q, kept_q) and np.array_equal(gap_k, kept_k)
+assert unchanged, "q or k was changed"
 
 sure_q, sure_k = queries_and_keys(real_head("previous"))
 print(f"highest score of “previous”: {attention_scores(sure_q, sure_k).max():.1f},",
@@ -733,7 +737,7 @@ print(f"highest score of “previous”: {attention_scores(sure_q, sure_k).max()
 # ```{exercise} A window
 # :label: ex-window
 # Write `window(left, right)`, which returns a **predicate**: a query sees `left` keys before it, itself, and `right` keys after it. Its own position is not counted, so `window(2, 0)` shows
-# three keys. (A window that is off by one raises no error and passes every shape test.)
+# three keys. Like `causal` it must take arrays as well as numbers, and arrays need `&` where numbers would do with `and`. (A window that is off by one raises no error and passes every shape test.)
 # ```
 
 # %% tags=["ex:window", "ex-stub"]
@@ -752,7 +756,8 @@ assert seen_by_ten == [8, 9, 10, 11], f"window(2, 1) at 10 sees {seen_by_ten}"
 ahead = [j for j in range(20) if window(1, 3)(10, j)]
 assert ahead == [9, 10, 11, 12, 13], f"window(1, 3) at 10 sees {ahead}"
 assert np.array_equal(masks.to_array(window(0, 0), 5), np.eye(5)), "itself only"
-assert masks.to_array(window(2, 0), 9).sum(axis=-1).tolist() == [1, 2] + [3] * 7
+counts = masks.to_array(window(2, 0), 9).sum(axis=-1).tolist()
+assert counts == [1, 2] + [3] * 7, f"window(2, 0): keys per row {counts}"
 wide = masks.to_array(window(9, 0), 9)
 assert np.array_equal(wide, masks.to_array(causal, 9)), "a wide window is causal"
 newest = masks.to_array(window(2, 0), 1, 9)[0]                     # with a cache
@@ -778,13 +783,16 @@ def same_document(document):
 # %% tags=["ex:same_document", "ex-check"]
 document = np.array([0, 0, 0, 1, 1, 2, 2, 2])
 packed = same_document(document)
+assert np.ndim(packed(0, 2)) == 0, "one pair, one answer: look up by position"
 assert bool(packed(0, 2)), "0 and 2 are of one document"
 assert not bool(packed(2, 3)), "2 and 3 are not"
+late_q, any_k = np.array([[6], [7]]), np.arange(8)[None, :]           # with a cache
+assert np.shape(packed(late_q, any_k)) == (2, 8), "two queries, eight keys: two rows"
 assert masks.to_array(packed, 8).sum() == 3 * 3 + 2 * 2 + 3 * 3, "three squares"
 both_ways = masks.to_array(masks.both(causal, packed), 8)
 assert both_ways.sum(axis=-1).tolist() == [1, 2, 3, 1, 2, 1, 2, 3], "each starts anew"
-newest = masks.to_array(packed, 2, 8)                               # with a cache
-assert np.array_equal(newest, masks.to_array(packed, 8)[-2:]), "look up by position"
+newest = masks.to_array(packed, 8)[-2:]
+assert np.array_equal(packed(late_q, any_k), newest), "not the last two rows"
 
 # %% [markdown] tags=["ex:leaks_future", "ex-prompt"]
 # ```{exercise} The test that was missing
@@ -822,7 +830,10 @@ def first_four(q_idx, k_idx):
 
 
 near = masks.sliding_window(left=3)
-honest = [masked_by(causal), masked_by(near), np.zeros_like, sum_of_past]
+honest = {
+    "causal": masked_by(causal), "causal window": masked_by(near), "always zero": np.zeros_like,
+    "a sum, with rounding noise": sum_of_past,
+}
 leaky = {
     "no mask": masked_by(lambda q_idx, k_idx: k_idx == k_idx),
     "inverted": masked_by(masks.negate(causal)),
@@ -833,17 +844,17 @@ leaky = {
     "masked after softmax": masked_by(causal, attend_then_mask),
     "a hundredth of the mean": lambda x: masked_by(causal)(x - 0.01 * x.mean(axis=0)),
 }
-original = x.copy()
-for number, layer in enumerate(honest):
-    assert not leaks_future(layer, x), f"false alarm: honest layer {number}"
-for fault, layer in leaky.items():
-    assert leaks_future(layer, x), f"missed: {fault}"
-assert np.array_equal(x, original), "x was changed"
+for name, layer in (honest | leaky).items():
+    sample = x.copy()
+    answer = leaks_future(layer, sample)
+    assert answer in (True, False), f"neither True nor False: {answer}"
+    assert bool(answer) == (name in leaky), f"{'false alarm' if answer else 'missed'}: {name}"
+    assert np.array_equal(sample, x), "x was changed"
 
 # %% [markdown] tags=["ex:explore_init", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: a head that has not been trained
 # :label: ex-explore-init
-# Put random projections in place of the trained ones: entries of `w_q` and `w_k` normal with variance $1/384$, no bias, the real `x`. What is the standard deviation of the scaled scores? It is not 1; which part of the assumption
+# Put random projections in place of the trained ones: entries of `w_q` and `w_k` normal with variance $1/384$, no bias, the real `x`. What is the standard deviation of the scaled scores, on average over a few draws? It is far from 1; which part of the assumption
 # fails, and what would you have to do to `x`? (Look at the mean of `x**2`.) Then take the standard deviation 0.02, which BERT's code uses for its weights, and compare with the trained head.
 # ```
 
