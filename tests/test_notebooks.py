@@ -54,22 +54,27 @@ def test_the_sample_is_in_order(book: Chapter, guard: Guard):
 
 # Each breaks one thing in the source: guard, what to replace, by what, and a piece of the message.
 IN_SOURCE = [
-    (cells.parses, "assert one(1) == 2", "assert one(1) ==", "not Python"),
+    (cells.parses, "require(stable_softmax)", "require(stable_softmax) ==", "not Python"),
     (cells.parses, "print(len(scores))", "%timeit len(scores)", "magic"),
     (cells.parses, "# %%\ndef softmax", "# %%\n\n# %%\ndef softmax", "is empty"),
     (cells.lengths, "print(len(scores))", "print(len(scores))\n" * 31, "the limit is 30"),
-    (cells.lengths, "assert two(1) == 3\n", "assert two(1) == 3\n" * 16 + "\n# %%\n" + "1\n" * 16, "one code cell in ten"),
+    (cells.lengths, "require(causal_mask)\n", "require(causal_mask)\n" * 16 + "\n# %%\n" + "1\n" * 16, "one code cell in ten"),
     (cells.lengths, "# %% [markdown]\n# # What", "# %%\n" + "\n# %%\n".join(["1\n" * 7] * 20) + "\n# %% [markdown]\n# # What",
      "median 7"),
     (cells.names, "print(len(scores))", "def softmax(scores):\n    return scores", "defines softmax again"),
-    (cells.exercises, 'tags=["ex:two", "ex-solution", "hide-cell"]', 'tags=["ex:two", "ex-solution"]', "not folded"),
-    (cells.exercises, '# %% tags=["ex:two", "ex-check"]\nassert two(1) == 3', "", "exercise two has"),
-    (cells.exercises, '# %% tags=["ex:two", "ex-check"]\nassert two(1) == 3', "", "2 whole exercises"),
-    (cells.exercises, "assert two(1) == 3", "print(two(1) == 3)", "check asserts nothing"),
-    (cells.exercises, 'def two(x):\n    raise NotImplementedError("replace this line")', "def two(x):\n    pass",
-     "does not raise NotImplementedError"),
-    (cells.exercises, 'tags=["ex:two", "ex-check"]', 'tags=["ex-check"]', "is tagged ex-check alone"),
-    (cells.exercises, "# ```{exercise} Two\n# :label: ex-two\n# Write `two(x)`.\n# ```", "# Write two.", "not an {exercise}"),
+    (cells.exercises, 'tags=["ex:causal_mask", "ex-solution", "hide-cell"]', 'tags=["ex:causal_mask", "ex-solution"]', "not folded"),
+    (cells.exercises, '# %% tags=["ex:causal_mask", "ex-check"]\ncheck(causal_mask)', "", "exercise causal_mask has"),
+    (cells.exercises, '# %% tags=["ex:causal_mask", "ex-check"]\ncheck(causal_mask)', "", "2 whole exercises"),
+    (cells.exercises, "check(causal_mask)", "print(causal_mask)", "differs from coursework/pool/causal_mask.py"),
+    (cells.exercises, "    return k_idx <= q_idx ", "    return k_idx < q_idx ", "differs from coursework/pool/causal_mask.py"),
+    (cells.exercises, "\nrequire(causal_mask)", "", "differs from coursework/pool/causal_mask.py"),
+    (cells.exercises, "\nrequire(causal_mask)", "\nrequire(causal_mask)\n# A remark, and something to try.\nprint(1)", ""),
+    (cells.exercises, 'def causal_mask(seq_q, seq_k):\n    raise NotImplementedError("replace this line")',
+     "def causal_mask(seq_q, seq_k):\n    pass", "differs from coursework/pool/causal_mask.py"),
+    (cells.exercises, "position and to all before it", "position and to some before it", "differs from coursework/pool/causal_mask.py"),
+    (cells.exercises, "ex:causal_mask", "ex:no_such_thing", "which coursework/pool/ lacks"),
+    (cells.exercises, "ex:causal_mask", "ex:soft_dict", "whose CHAPTER is 02_queries_keys_values"),
+    (cells.exercises, 'tags=["ex:causal_mask", "ex-check"]', 'tags=["ex-check"]', "is tagged ex-check alone"),
     (cells.predictions, ":::{dropdown} Third", ":::{note} Third", "2 predictions"),
     (cells.sources, "{cite}`vaswani2017`", "{cite}`nobody1999`", "cites nobody1999"),
     (cells.sources, " {cite}`vaswani2017`", "", "cites nothing"),
@@ -88,21 +93,21 @@ IN_SOURCE = [
     (hygiene.seeded, "torch.zeros(1)", "torch.randn(1)", "torch.randn"),
     (hygiene.torch_aside, "print(len(scores))", "import torch", "imports torch"),
     (hygiene.torch_aside, "print(len(scores))", "from attnlib.layers import attention", "imports attnlib.layers"),
-    (hygiene.torch_aside, "assert one(1) == 2", "assert one(torch.ones(1)) == 2", "uses torch, made in a torch-check"),
+    (hygiene.torch_aside, "require(stable_softmax)", "require(stable_softmax)\ntorch.ones(1)", "uses torch, made in a torch-check"),
     (hygiene.torch_aside, "import torch\n", "import torch\nscores = torch.zeros(1)\n", "binds scores"),
     (sync.compared, "assert np.allclose(softmax(scores), reference.softmax(scores))\n", "", "not compared and asserts nothing"),
     (sync.compared, 'tags=["torch-check"]', 'tags=["torch-check", "nbval-skip"]', "marked nbval-skip"),
     (sync.compared, "print(len(scores))", "# NBVAL_SKIP", "marked nbval-skip"),
     (sync.in_sync, "print(len(scores))", "print(len(scores) + 1)", "is not in the notebook"),
     (sync.in_sync, "print(len(scores))", "print(len(scores) + 1)", "executed before its code cells changed"),
-    (sync.in_sync, "# Write `two(x)`.", "# Write `two(y)`.", "is not in the notebook"),
+    (sync.in_sync, "position and to all before it", "position and to some before it", "is not in the notebook"),
     (sync.in_sync, '"Three bars, each', '"Three columns, each', "is not in the notebook"),
-    (sync.in_sync, '# %% [markdown] tags=["ex:one", "ex-prompt"]', '# %% [markdown] jupyter={"a": 1}', "unknown cell metadata"),
-    (script.runs_as_script, "assert three(1) == 4", "assert three", "passes with the unsolved stub"),
-    (script.runs_as_script, "assert three(1) == 4", "assert absent and three(1) == 4", "before it calls it"),
+    (sync.in_sync, '# %% [markdown] tags=["ex:stable_softmax", "ex-prompt"]', '# %% [markdown] jupyter={"a": 1}', "unknown cell metadata"),
+    (script.runs_as_script, "check(padding_mask)", "print('well done')", "says 'well done' of the unsolved stub"),
+    (script.runs_as_script, "check(padding_mask)", "check(softmax, 'causal_mask')", "of the unsolved stub"),
     (script.runs_as_script, 'tags=["torch-check"]', "", "needs torch"),
     (script.runs_as_script, "import torch\n", "import torch\nlater = 1\n", ""),
-    (script.runs_as_script, "assert one(1) == 2", "assert one(1) == 3", "fails as a script, line 1: AssertionError"),
+    (script.runs_as_script, "require(stable_softmax)", "require(softmax, \"stable_softmax\")", "fails as a script, line 9: Mistaken"),
 ]
 
 
@@ -194,7 +199,7 @@ def test_book_wide_guards_catch(book: Chapter):
     twice = Chapter(book.root, "05_again")
     twice.source.write_text(book.source.read_text())
     whats = [finding.what for guard in book_wide.ALL for finding in guard(book.root)]
-    assert any("fig-sample" in what for what in whats) and any("ex-one" in what for what in whats)
+    assert any("fig-sample" in what for what in whats) and any("ex-causal-mask" in what for what in whats)
 
 
 def nbval(chapter: Chapter) -> subprocess.CompletedProcess:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 from statistics import median
 
+import coursework
 from tests.guards import Finding, at, code_cells, exercise, tags
 from tools import chapters
+from tools import exercises as pool
 from tools.chapters import Chapter
+from tools.exercises import PARTS
 
 MEDIAN, NINETY, LONGEST = 6, 15, 30  # lines of code in a cell: the median, nine in ten, all
 PREDICTIONS, EXERCISES = 3, 3
-PARTS = ("ex-prompt", "ex-stub", "ex-solution", "ex-check")
 DROPDOWN = re.compile(r"^(?::{3,}|`{3,})\{(?:dropdown|toggle)\}", re.MULTILINE)
 CITE = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 
@@ -60,7 +63,7 @@ def lengths(chapter: Chapter) -> list[Finding]:
 
 
 def exercises(chapter: Chapter) -> list[Finding]:
-    """At least three exercises, each with prompt, stub, solution and check, in this order."""
+    """At least three exercises, each with prompt, stub, check and solution, in this order, as the pool has them."""
     source, found = chapters.read_source(chapter), []
     parts: dict[str, list[tuple[int, str]]] = {}
     for index, cell in enumerate(source.cells):
@@ -77,15 +80,9 @@ def exercises(chapter: Chapter) -> list[Finding]:
             if part == "ex-prompt" and "ex-open" in tags(cell):
                 continue
             parts.setdefault(name, []).append((index, part))
-            if part == "ex-stub" and "raise NotImplementedError" not in cell.source:
-                found.append(Finding(at(chapter, source, index), "stub does not raise NotImplementedError",
-                                     "define the function and raise, no more"))
+            found += _in_step(chapter, source, index, name, part)
             if part == "ex-solution" and "hide-cell" not in tags(cell):
                 found.append(Finding(at(chapter, source, index), "solution is not folded", "add the tag hide-cell"))
-            if part == "ex-check" and not any(isinstance(n, ast.Assert) for n in ast.walk(ast.parse(cell.source))):
-                found.append(Finding(at(chapter, source, index), "check asserts nothing", "assert what a right answer does"))
-            if part == "ex-prompt" and not re.search(r"\{exercise(-start)?\}", cell.source):
-                found.append(Finding(at(chapter, source, index), "prompt is not an {exercise} directive"))
     whole = 0
     for name, seen in parts.items():
         order = [part for _, part in seen]
@@ -97,6 +94,29 @@ def exercises(chapter: Chapter) -> list[Finding]:
     if whole < EXERCISES:
         found.append(Finding(f"chapters/{chapter.name}.py", f"has {whole} whole exercises, at least {EXERCISES} are needed"))
     return found
+
+
+def _in_step(chapter: Chapter, source, index: int, name: str, part: str) -> list[Finding]:
+    """A cell of an exercise is what its file in the pool says."""
+    place = at(chapter, source, index)
+    if name not in coursework.names():
+        return [Finding(place, f"belongs to {name}, which coursework/pool/ lacks", "write the exercise there first")]
+    exercise = coursework.get(name)
+    if exercise.chapter not in ("", chapter.name):
+        return [Finding(place, f"belongs to {name}, whose CHAPTER is {exercise.chapter}")]
+    if pool.follows(part, source.cells[index].source, pool.render(exercise)[part]):
+        return []
+    return [Finding(place, f"differs from coursework/pool/{name}.py",
+                    f"edit the exercise there, then `python -m tools.exercises {chapter.name[:2]}`")]
+
+
+def all_of_the_pool(root: Path) -> list[Finding]:
+    """Every exercise of the pool that names a chapter stands in it."""
+    standing = {(chapter.name, exercise(cell)) for chapter in chapters.find(root)
+                for cell in chapters.read_source(chapter).cells if exercise(cell)}
+    return [Finding(f"coursework/pool/{name}.py", f"says CHAPTER = {wanted!r}, but {wanted} has no such exercise")
+            for name in coursework.names()
+            if (wanted := coursework.get(name).chapter) and (wanted, name) not in standing]
 
 
 def predictions(chapter: Chapter) -> list[Finding]:
