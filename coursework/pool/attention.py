@@ -34,7 +34,7 @@ def attention(q, k, v, mask=None):
 
 
 def cases(rng):
-    s = sizes(rng, "batch heads seq_q seq_k dim_head dim_v", 3, 10)
+    s = sizes(rng, "batch heads seq_q seq_k dim_head dim_v", 4, 10)  # from 4, so that no root of one is another
 
     def draw(*lead, seq_q=s.seq_q, size=1.0):
         shapes = (seq_q, s.dim_head), (s.seq_k, s.dim_head), (s.seq_k, s.dim_v)

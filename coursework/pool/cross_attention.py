@@ -32,7 +32,7 @@ def cross_attention(x, context, w_q, w_k, w_v):
 
 
 def cases(rng):
-    s = sizes(rng, "batch heads seq_q seq_k dim dim_head dim_v", 3, 10)
+    s = sizes(rng, "batch heads seq_q seq_k dim dim_head dim_v", 4, 10)  # from 4, so that no root of one is another
 
     def draw(*lead, seq_q=s.seq_q, seq_k=s.seq_k, shift=0.0):
         return (rng.normal(size=(*lead, seq_q, s.dim)), rng.normal(size=(*lead, seq_k, s.dim)) + shift,
