@@ -59,7 +59,7 @@ def stable_softmax(scores):
 class Gadget:
     def __reduce__(self):
         import os
-        return (os.system, ("echo owned > /tmp/owned",))
+        return (os.system, ("echo owned > owned",))
 def stable_softmax(scores):
     return np.array([Gadget()], dtype=object)
 """,
