@@ -1,7 +1,6 @@
 """Exercise: FLOPs of the two products of attention, for problem sets on costs."""
 
 from coursework import case, observe, wrong
-from coursework.pool._counts import factor, primes
 
 TITLE = "What two matrix products cost"
 CHAPTER = ""
@@ -24,15 +23,15 @@ def attention_flops(heads, seq_q, seq_k, dim_head, dim_v):
     # END SOLUTION
 
 
-NAMES = "heads seq_q seq_k dim_head dim_v"
+NAMES = ("heads", "seq_q", "seq_k", "dim_head", "dim_v")
+PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
 
 
 def cases(rng):
     def counted(label, times=1, **fixed):
-        s = primes(rng, NAMES)
-        vars(s).update({name: size * times for name, size in vars(s).items()})
-        vars(s).update(fixed)
-        return case(label, *(getattr(s, name) for name in NAMES.split()), dims=s)
+        drawn = rng.choice(PRIMES, size=5, replace=False)  # a missing factor then has only one name
+        dims = {name: int(size) * times for name, size in zip(NAMES, drawn, strict=True)} | fixed
+        return case(label, *dims.values(), dims=dims)
 
     yield counted("five different sizes")
     yield counted("five larger sizes", 64)
@@ -95,6 +94,24 @@ def causal_half(heads, seq_q, seq_k, dim_head, dim_v):
 def weights_are_square(heads, seq_q, seq_k, dim_head, dim_v):
     return 2 * heads * (seq_q * seq_k * dim_head + seq_q * seq_q * dim_v)
 
+def _factor(got, want, dims):
+    """Say which of the sizes, or two of them, with a small power of 2, a count has too often or lacks; None if that is not it."""
+    if got <= 0 or want <= 0 or got == want:
+        return None
+    none = [(1, "")]
+    sizes = [(n**p, name + "²" * (p == 2)) for name, n in dims.items() for p in (1, 2)]
+    for up, more in none + sizes:
+        for down, fewer in none + sizes:
+            for two in (0, 1, 2, 3, 4, -1, -2, -3, -4):
+                over, under = up * 2 ** max(two, 0), down * 2 ** max(-two, 0)
+                if got * under == want * over:
+                    extra = " · ".join(filter(None, [more, str(2**two) if two > 0 else ""]))
+                    lacking = " · ".join(filter(None, [fewer, str(2**-two) if two < 0 else ""]))
+                    parts = [f"has {extra} too often as a factor"] * bool(extra) + [f"lacks the factor {lacking}"] * bool(lacking)
+                    used = [f"{name} = {n}" for name, n in dims.items() if name in (more.strip("²"), fewer.strip("²"))]
+                    return " and ".join(parts) + (f" ({', '.join(used)})" if used else "")
+    return None
+
 
 @observe
 def negative(case, got, want):
@@ -110,7 +127,7 @@ def no_keys(case, got, want):
 
 @observe
 def by_a_factor(case, got, want):
-    said = factor(got, want, case.dims)
+    said = _factor(got, want, case.dims)
     if said:
         return f"Your count {said}."
 
@@ -128,24 +145,16 @@ def more_per_score(case, got, want):
 
 
 @observe
-def one_product(case, got, want):
-    heads, seq_q, seq_k, dim_head, dim_v = case.args
-    first, second = 2 * heads * seq_q * seq_k * dim_head, 2 * heads * seq_q * seq_k * dim_v
-    for name, alone in (("the scores", first), ("A V", second)):
-        if got == alone and alone:
-            return f"Your count is that of {name} alone."
-    for name, other, right, rest in (("the scores", "A V", first, second), ("A V", "the scores", second, first)):
-        said = factor(got - right, rest, case.dims)
-        if right and said:
-            return f"If {name} cost {right} in your count, as they should, {got - right} are left for {other}: that part {said}."
-
-
-@observe
 def per_score(case, got, want):
     heads, seq_q, seq_k, dim_head, dim_v = case.args
     scores = heads * seq_q * seq_k
     if scores and got % scores:
         return f"There are {scores} scores (heads · seq_q · seq_k), and your count is not a multiple of that: {got / scores:.4g} times."
-    if scores:
-        return (f"For each of the {scores} scores your count has {got // scores} FLOPs, with dim_head = {dim_head} and dim_v = {dim_v}. What does "
-                "one score take part in?")
+    if not scores:
+        return None
+    each = got // scores
+    made = [" + ".join([f"{a} · dim_head"] * (a > 0) + [f"{b} · dim_v"] * (b > 0))
+            for a in range(7) for b in range(7) if a * dim_head + b * dim_v == each]
+    like = f", that is {made[0]}" if len(made) == 1 and made[0] else ""
+    return (f"For each of the {scores} scores your count has {each} FLOPs{like}, with dim_head = {dim_head} and dim_v = {dim_v}. What does one score take "
+            "part in?")

@@ -121,22 +121,6 @@ def fixed_multiple(case, got, want):
 
 
 @observe
-def which_weights(case, got, want):
-    dim, heads, kv_heads, ff, matrices = case.args
-    keys, rest, network = 4 * dim * (kv_heads * dim // heads), 4 * dim * dim, 2 * matrices * dim * ff
-    square = [(rest // 2, "one dim × dim projection"), (rest, "two of the projections, dim × dim each")]
-    if kv_heads != heads:
-        square = [(rest // 2, "one of the projections to queries and back"), (rest, "the projections to queries and back"),
-                  (keys // 2, "one of the projections to keys and values"), (keys, "the projections to keys and values")]
-    parts = [*square, (network, "the feed-forward network"), (keys + rest, "all projections"),
-             (keys + rest // 2 + network, "all but one dim × dim projection"), (rest + network, "all but keys and values")]
-    for times, words in ((0, "without"), (0.5, "with half"), (2, "with twice"), (1.5, "with one and a half times"), (3, "with three times")):
-        for part, name in parts:
-            if part and abs(got - (keys + rest + network + (times - 1) * part) / (4 * dim)) < 0.51:
-                return f"Your n is what comes out {words} the cost of {name}."
-
-
-@observe
 def constant_factor(case, got, want):
     dim, heads = case.args[:2]
     for factor, words in ((2, "2"), (4, "4"), (heads, f"heads = {heads}"), (dim, f"dim = {dim}"), (dim // heads, f"dim_head = {dim // heads}")):
@@ -146,11 +130,26 @@ def constant_factor(case, got, want):
 
 
 @observe
-def both_costs(case, got, want):
-    dim = case.args[0]
-    pairs, weights = 4 * got * got * dim, got * _weights(*case.args)
-    if pairs < weights:
-        return (f"At your n = {got} the weights cost {weights:.4g} FLOPs and the pairs {pairs:.4g}: still less. (dim, heads, kv_heads, ff, "
-                f"ff_matrices = {', '.join(map(str, case.args))}.)")
-    return (f"At your n = {got} the weights cost {weights:.4g} FLOPs and the pairs {pairs:.4g}; one token fewer is enough already. (dim, heads, kv_heads, "
-            f"ff, ff_matrices = {', '.join(map(str, case.args))}.)")
+def made_of(case, got, want):
+    dim, heads, kv_heads, ff, _ = case.args
+    sizes = {"dim": dim} | ({"kv_heads · dim_head": kv_heads * (dim // heads)} if kv_heads != heads else {}) | ({"ff": ff} if ff else {})
+    counts = [0, 0.5, 1, 1.5, 2, 2.5, 3, 4]
+    made = {(): 0}
+    for name, size in sizes.items():
+        made = {(*parts, (name, count)): total + count * size for parts, total in made.items() for count in counts}
+    like = [parts for parts, total in made.items() if total == got]
+    if len(like) == 1 and abs(got - want) > 1:
+        words = " + ".join(f"{count:g} · {name}" for name, count in like[0] if count)
+        return f"Your n is {words} here. Divided by what one pair costs, each matrix of the layer adds a share of its own: which share is wrong?"
+
+
+@observe
+def too_soon_or_too_late(case, got, want):
+    sizes = f"(dim, heads, kv_heads, ff, ff_matrices = {', '.join(map(str, case.args))})"
+    if got == want - 1:
+        return f"At your n = {got} the pairs still cost less than the weights; one token more is enough {sizes}."
+    if got == want + 1:
+        return f"At your n = {got} the pairs do cost as much as the weights, but one token fewer is enough already {sizes}."
+    if got < want:
+        return f"At your n = {got} the pairs still cost less than the weights, {got / want:.3g} times as much {sizes}."
+    return f"At your n = {got} the pairs cost {got / want:.3g} times as much as the weights already {sizes}."

@@ -1,7 +1,6 @@
 """Exercise: how many bytes the keys and values of generation take, for problem sets on costs."""
 
 from coursework import case, observe, wrong
-from coursework.pool._counts import factor, primes
 
 TITLE = "The memory of generation"
 CHAPTER = ""
@@ -23,14 +22,14 @@ def kv_cache_bytes(layers, kv_heads, dim_head, seq, batch, bytes_per_number):
     # END SOLUTION
 
 
-NAMES = "layers kv_heads dim_head seq batch"
+NAMES = ("layers", "kv_heads", "dim_head", "seq", "batch")
+PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
 
 
 def cases(rng):
     def counted(label, width, **fixed):
-        s = primes(rng, NAMES)
-        vars(s).update(fixed)
-        dims = {**vars(s), "bytes_per_number": width}
+        drawn = rng.choice(PRIMES, size=5, replace=False)  # a missing factor then has only one name
+        dims = {name: int(size) for name, size in zip(NAMES, drawn, strict=True)} | fixed | {"bytes_per_number": width}
         return case(label, *dims.values(), dims=dims)
 
     yield counted("six different sizes", 3)
@@ -91,6 +90,24 @@ def always_half_precision(layers, kv_heads, dim_head, seq, batch, bytes_per_numb
 def kibibytes(layers, kv_heads, dim_head, seq, batch, bytes_per_number):
     return 2 * layers * kv_heads * dim_head * seq * batch * bytes_per_number // 1024
 
+def _factor(got, want, dims):
+    """Say which of the sizes, or two of them, with a small power of 2, a count has too often or lacks; None if that is not it."""
+    if got <= 0 or want <= 0 or got == want:
+        return None
+    none = [(1, "")]
+    sizes = [(n**p, name + "²" * (p == 2)) for name, n in dims.items() for p in (1, 2)]
+    for up, more in none + sizes:
+        for down, fewer in none + sizes:
+            for two in (0, 1, 2, 3, 4, -1, -2, -3, -4):
+                over, under = up * 2 ** max(two, 0), down * 2 ** max(-two, 0)
+                if got * under == want * over:
+                    extra = " · ".join(filter(None, [more, str(2**two) if two > 0 else ""]))
+                    lacking = " · ".join(filter(None, [fewer, str(2**-two) if two < 0 else ""]))
+                    parts = [f"has {extra} too often as a factor"] * bool(extra) + [f"lacks the factor {lacking}"] * bool(lacking)
+                    used = [f"{name} = {n}" for name, n in dims.items() if name in (more.strip("²"), fewer.strip("²"))]
+                    return " and ".join(parts) + (f" ({', '.join(used)})" if used else "")
+    return None
+
 
 @observe
 def no_tokens(case, got, want):
@@ -100,9 +117,8 @@ def no_tokens(case, got, want):
 
 @observe
 def one_more(case, got, want):
-    layers, kv_heads, dim_head, seq, batch, width = case.args
-    per_token = 2 * layers * kv_heads * dim_head * batch * width
-    difference = got - want
+    seq, difference = case.args[3], got - want
+    per_token = want // seq if seq else 0
     if difference and per_token and abs(difference) in (per_token, 2 * per_token):
         tokens = abs(difference) // per_token
         return f"Your count is that of {tokens} token{'s' * (tokens > 1)} {'more' if difference > 0 else 'fewer'} than the {seq} of each sequence."
@@ -110,7 +126,7 @@ def one_more(case, got, want):
 
 @observe
 def by_a_factor(case, got, want):
-    said = factor(got, want, case.dims)
+    said = _factor(got, want, case.dims)
     if said:
         return f"Your count {said}."
     for power, unit in ((1, "kilobytes"), (2, "megabytes"), (3, "gigabytes")):
@@ -133,4 +149,4 @@ def ratio(case, got, want):
     if got % width:
         return f"Your count is not a whole multiple of bytes_per_number = {width}."
     if want and got > 0:
-        return f"Your count is {got / want:.4g} times what is expected."
+        return f"Your count is {got / want:.8g} times what is expected."
