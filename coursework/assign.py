@@ -58,7 +58,8 @@ class Question:
     def prompt(self) -> str:
         """The prompt, with this assignment's names and convention."""
         says = f"\n\n**In this assignment:** {self.base.variants[self.variant].says}" if self.variant else ""
-        return self._renamed(self.base.prompt) + says
+        spans = re.sub(r"`[^`\n]+`", lambda span: self._renamed(span[0]), self.base.prompt)     # names, not words
+        return spans + says
 
     @property
     def stub(self) -> str:

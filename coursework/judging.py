@@ -213,7 +213,7 @@ def _look(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
         with np.errstate(all="ignore"):
             said = observer(case, outcome.value, want)
         if said:
-            return said, "observation"
+            return said[0].upper() + said[1:], "observation"
     close = closeness(exercise, case)
     plainly = None
     for got, right, subject in pieces(outcome.value, want, exercise.returns):

@@ -256,13 +256,13 @@ def rough(a: Array) -> str | None:
         return None
     error = np.abs(a.got - a.want).max(initial=0)
     scale = np.abs(a.want[np.isfinite(a.want)]).max(initial=0)
-    if 0 < error < 1e-3 * scale:
+    if 0 < error < 1e-4 * scale:
         return (f"{a.subject} is nearly right: off by {error:.1g} at most. A small constant that was added, a lower "
                 "precision, or an approximation does that.")
     return None
 
 
-LOOKS = (kind, shape, not_finite, booleans, unchanged, constant, sums, rearranged, mostly, rough)
+LOOKS = (kind, shape, not_finite, booleans, unchanged, rough, constant, sums, rearranged, mostly)
 
 
 def look(a: Array) -> str | None:
@@ -281,7 +281,7 @@ def pieces(got, want, names: tuple, subject: str = "the result") -> Iterator[tup
     """Walk through two results of the same structure; yield (got, want, subject) for every array or number."""
     if isinstance(want, tuple | list):
         for i, (g, w) in enumerate(zip(got, want, strict=True)):
-            label = names[i] if i < len(names) else f"result {i + 1} of {len(want)}" if subject == "the result" else f"{subject}[{i}]"
+            label = f"`{names[i]}`" if i < len(names) else f"result {i + 1} of {len(want)}" if subject == "the result" else f"{subject}[{i}]"
             yield from pieces(g, w, (), label)
     elif isinstance(want, dict):
         for key in want:

@@ -168,11 +168,3 @@ def a_number_per_row_added(case, got, want):
 def same_in_all(case, got, want):
     if got.ndim > 2 and len(got) > 1 and _near(got, got[:1]).all() and not _near(want, want[:1]).all():
         return f"Your scores are the same for all {len(got)} members of the first axis, though their queries differ."
-
-
-@observe
-def centred(case, got, want):
-    q, k = case.args
-    for name, a, b in (("queries", q - q.mean(axis=-1, keepdims=True), k), ("keys", q, k - k.mean(axis=-1, keepdims=True))):
-        if _near(got, attention_scores(a, b)).all():
-            return f"These are the scores of {name} whose mean has been taken away."

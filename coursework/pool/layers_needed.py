@@ -184,8 +184,9 @@ def constant_difference(case, got, want):
 @observe
 def does_not_know_dilation(case, got, want):
     distances, left, *rest = case.args
-    other = [layers_needed(d, left, not (rest and rest[0]))  for d in distances]
-    if list(got) == other:
+    other = not (rest and rest[0])
+    if all(g == 0 if d == 0 else g > 0 and _reach(g - 1, left, other) < d <= _reach(g, left, other)
+           for d, g in zip(distances, got, strict=True)):
         return f"These are the counts for {'contiguous' if rest and rest[0] else 'dilated'} windows; asked for are {'dilated' if rest and rest[0] else 'contiguous'} ones."
     return None
 

@@ -67,7 +67,7 @@ def pyproject_agrees(root: Path) -> list[Finding]:
 def imports_are_pinned(root: Path) -> list[Finding]:
     """Every package that the project's own Python imports is pinned; Sphinx comes with Jupyter Book, as it needs it."""
     pins = {text.split("==")[0].lower().replace("_", "-") for _, _, text in requirements(root)} | {"sphinx", "docutils"}
-    own = {path.name for path in root.iterdir()} | {path.stem for path in (root / "_ext").glob("*.py")}
+    own = {"attnlib", "coursework"} | {path.name for path in root.iterdir()} | {path.stem for path in (root / "_ext").glob("*.py")}
     packages, found = metadata.packages_distributions(), []
     for path in tracked(root):
         if path.suffix != ".py":
