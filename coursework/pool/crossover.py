@@ -140,7 +140,7 @@ def made_of(case, got, want):
     like = [parts for parts, total in made.items() if total == got]
     if len(like) == 1 and abs(got - want) > 1:
         words = " + ".join(f"{count:g} · {name}" for name, count in like[0] if count)
-        return f"Your n is {words} here. Divided by what one pair costs, each matrix of the layer adds a share of its own: which share is wrong?"
+        return f"Your n is {words} here. Each matrix of the layer has a share in n: which of them is too small or too large?"
 
 
 @observe

@@ -48,6 +48,10 @@ def cases(rng):
     yield case("a long sequence", *long, memory=450_000, dims={"seq": 240, "dim_head": 24, "dim_v": 21})
 
 
+def heavy(rng):
+    yield case("a very long sequence", *(rng.normal(size=(10_000, width)) for width in (32, 32, 28)), memory=15_000_000)
+
+
 def _phi(x):
     return np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
 
@@ -129,8 +133,9 @@ def scaled(q, k, v):
 
 @wrong("The values are right, but your memory grows with the sequence: all pairs of tokens, or the sums at every place, are held at once. "
        "Which of them does the next token need?")
-def all_pairs(q, k, v):
-    weights = np.tril(_phi(q) @ _phi(k).swapaxes(-1, -2))
+def too_much_memory(q, k, v):
+    q, k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q, k))
+    weights = np.tril(q @ k.swapaxes(-1, -2))
     return weights @ v / weights.sum(axis=-1, keepdims=True)
 
 
@@ -206,7 +211,7 @@ def one_weight(case, got, want):
     share, right = (float((x[1] - v[0]) @ step / (step @ step)) for x in (got, want))
     if np.allclose(got[1], v[0] + share * step, atol=1e-9) and abs(share - right) > 1e-6:
         q, k = case.args[:2]
-        kinds = {"softmax without scale": np.exp(k[:2] @ q[1]), "φ(q) · k": k[:2] @ _phi(q[1]), "q · φ(k)": _phi(k[:2]) @ q[1], "q · k": k[:2] @ q[1]}
+        kinds = {"softmax without scale": np.exp(k[:2] @ q[1]), "softmax": np.exp(k[:2] @ q[1] / len(q[1]) ** 0.5), "q · k without φ": k[:2] @ q[1]}
         like = next((f" That is what {name} would give." for name, w in kinds.items() if _near(share, w[1] / w.sum())), "")
         return f"Query 1 gives the weight {share:.4g} to its own token and {1 - share:.4g} to token 0; expected are {right:.4g} and {1 - right:.4g}.{like}"
 

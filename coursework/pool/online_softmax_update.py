@@ -188,14 +188,6 @@ def block_alone(case, got, want):
 
 
 @observe
-def old_alone(case, got, want):
-    if _near(got[1], want[1]).all() and not np.isneginf(case.args[0]).any():
-        rescale = np.exp(case.args[0] - want[0])
-        if _near(got[2], rescale[..., None] * case.args[2]).all():
-            return "row_max and row_sum are right, but nothing of the new block has reached your out."
-
-
-@observe
 def quotient_is_right(case, got, want):
     seen = want[1] > 0
     if not (np.isfinite(got[1]).all() and np.isfinite(got[2]).all()):

@@ -53,12 +53,16 @@ def cases(rng):
     yield case("a long input", q, k, v, 8, memory=340_000, dims={"seq_q": 300, "seq_k": 301, "dim_head": 4, "dim_v": 3})
 
 
+def heavy(rng):
+    yield case("a very long input", *(rng.normal(size=(seq, width)) for seq, width in ((8000, 4), (8001, 4), (8001, 3))), 8,
+               memory=15_000_000)
+
+
 def _masked(q, k, v, allowed, scale=None):
-    """Full attention: what the wrong answers below would return."""
+    """Full attention over the pairs that are allowed."""
     scores = q @ k.swapaxes(-1, -2) / (q.shape[-1] ** 0.5 if scale is None else scale)
-    scores = np.where(allowed, scores, -np.inf)
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True) @ v
+    weights = np.where(allowed, np.exp(scores - np.where(allowed, scores, -np.inf).max(axis=-1, keepdims=True)), 0)
+    return weights @ v / weights.sum(axis=-1, keepdims=True)
 
 
 def _distance(q, k, shift=None):
@@ -80,9 +84,11 @@ def _loop(q, k, v, left, right=0, shift=None, scale=None, least=0, stable=True):
 
 @wrong("The values are right, but scores or a mask of all pairs are built: twice the length takes four times the memory. Which keys does "
        "one query need?")
-def whole_matrix(q, k, v, left):
-    distance = _distance(q, k)
-    return _masked(q, k, v, (distance >= 0) & (distance <= left))
+def too_much_memory(q, k, v, left):
+    distance = np.arange(q.shape[-2])[:, None] + k.shape[-2] - q.shape[-2] - np.arange(k.shape[-2])
+    scores = np.where((distance >= 0) & (distance <= left), q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5, -np.inf)
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True) @ v
 
 
 @wrong("Your window is one key too narrow: `left` counts the positions before the query's own, which is seen as well.")

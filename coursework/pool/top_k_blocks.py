@@ -190,26 +190,25 @@ def numbers_of_blocks(case, got, want):
 
 
 @observe
-def another_summary(case, got, want):
-    q, k, block, top = case.args
-    if got.dtype.kind != "b":
-        return None
-    for summary, name in (("last", "the last key of each block"), ("largest", "the best key of each block"), ("first", "the first key of each block"),
-                          ("interleaved", "every n_blocks-th key")):
-        if (got == _keep(_scores(q, k, block, summary), block, top)).all():
-            return f"Your choice is that by the scores of {name}, not of its mean key."
-
-
-@observe
 def another_choice(case, got, want):
     q, k, block = case.args[:3]
     if got.dtype.kind != "b" or (got.sum(axis=-1) != want.sum(axis=-1)).any():
         return None
-    scores = _scores(q, k, block)
-    rows = (got != want).any(axis=-1)
-    at = _first(rows)
-    mine, right = (np.flatnonzero(x[at] & ~y[at])[0] for x, y in ((got, want), (want, got)))
-    if scores[(*at, mine)] == scores[(*at, right)]:
-        return f"The numbers of blocks are right. Query {at[-1]} keeps block {mine} and not block {right}, whose score is the same: which one comes first?"
-    return (f"The numbers of blocks are right, the choice is not in {rows.sum()} of {rows.size} rows: query {at[-1]} keeps block {mine} with a score of "
-            f"{scores[(*at, mine)]:.4g} and not block {right} with {scores[(*at, right)]:.4g}.")
+    rows = np.argwhere((got != want).any(axis=-1))
+    pairs = []                                  # (scores of a block's keys) for one block kept and one left out, row by row
+    for at in map(tuple, rows):
+        blocks = [int(np.flatnonzero(x[at] & ~y[at])[0]) for x, y in ((got, want), (want, got))]
+        pairs.append((blocks, [k[at[:-1]][b * block:(b + 1) * block] @ q[at] for b in blocks]))
+    (mine, right), (scores, others) = pairs[0]
+    query = rows[0][-1]
+    if np.isclose(scores.mean(), others.mean(), rtol=1e-12, atol=1e-12):
+        return f"The numbers of blocks are right. Query {query} keeps block {mine} and not block {right}, whose score is the same: which one comes first?"
+    said = (f"The numbers of blocks are right, the choice is not in {len(rows)} of {want.size // want.shape[-1]} rows: query {query} keeps block {mine} with "
+            f"a score of {scores.mean():.4g} and not block {right} with {others.mean():.4g}.")
+    for name, best in (("first key", lambda x: x[0]), ("last key", lambda x: x[-1]), ("best key", np.max), ("worst key", np.min),
+                       ("score without its sign", lambda x: abs(x.mean()))):
+        if len(pairs) > 3 and block > 1 and all(best(a) > best(b) for _, (a, b) in pairs):
+            return f"{said} In all these rows the {name} of the block you keep is higher."
+    if len(pairs) > 3 and all(a > b for (a, b), _ in pairs):
+        return f"{said} In all these rows the block you keep is the later one."
+    return said
