@@ -132,8 +132,16 @@ def _angles(a, x):
     return np.angle(ratio)
 
 
+def _clear(got, want):
+    """Whether these are real, finite numbers, off by more than a lower precision would do; the rest is said elsewhere."""
+    return (got.dtype.kind == "f" and np.isfinite(got).all()
+            and np.abs(got - want).max() > 1e-3 * np.abs(want).max())
+
+
 @observe
 def a_reflection(case, got, want):
+    if not _clear(got, want):
+        return None
     x, positions = case.args
     mirrored = x.copy()
     mirrored[..., 1::2] *= -1
@@ -150,6 +158,8 @@ def a_reflection(case, got, want):
 
 @observe
 def all_by_another_angle(case, got, want):
+    if not _clear(got, want):
+        return None
     x, positions = case.args
     have = _angles(got, x)
     if not _near(np.hypot(got[..., 0::2], got[..., 1::2]), np.hypot(x[..., 0::2], x[..., 1::2])).all():
@@ -166,6 +176,8 @@ def all_by_another_angle(case, got, want):
 
 @observe
 def position_zero(case, got, want):
+    if not _clear(got, want):
+        return None
     x, positions = case.args
     for t in np.flatnonzero(positions == 0):
         if not _near(got[..., t, :], x[..., t, :]).all():
@@ -178,9 +190,9 @@ def position_zero(case, got, want):
 
 @observe
 def lengths(case, got, want):
-    x = case.args[0]
-    if not np.isfinite(got).all():
+    if not _clear(got, want):
         return None
+    x = case.args[0]
     of = [np.hypot(a[..., 0::2], a[..., 1::2]) for a in (got, x)]
     if not _near(*of).all():
         if _near((got**2).sum(axis=-1), (x**2).sum(axis=-1)).all():
@@ -192,11 +204,13 @@ def lengths(case, got, want):
 
 @observe
 def by_which_angle(case, got, want):
+    if not _clear(got, want):
+        return None
     x, positions = case.args
     have, asked = _angles(got, x).round(9), _angles(want, x)
     turned = np.exp(1j * have)
     good = _near(turned, np.exp(1j * asked))
-    if good.all() or not np.isfinite(have).all():
+    if good.all():
         return None
     if good[..., 0].all() and good.shape[-1] > 1:
         p = int(np.argmax(~good.all(axis=tuple(range(good.ndim - 1)))))

@@ -156,9 +156,18 @@ def _alone(case, head, kv_head):
     return attention(q[..., head, :, :], k[..., kv_head, :, :], v[..., kv_head, :, :])
 
 
+def _clear(got, want):
+    """Whether these are real, finite numbers, off by more than a lower precision would do; the rest is said elsewhere."""
+    pairs = list(zip(got, want, strict=True))
+    return (all(g.dtype.kind == "f" and np.isfinite(g).all() for g, _ in pairs)
+            and any(np.abs(g - w).max() > 1e-3 * np.abs(w).max() for g, w in pairs))
+
+
 @observe
 def wrong_partner(case, got, want):
     """Say which key head a query head has met."""
+    if not _clear(got, want):
+        return None
     q, k, _ = case.args
     heads, kv_heads = q.shape[-3], k.shape[-3]
     for index, name in ((1, "weights"), (0, "out")):
@@ -176,6 +185,8 @@ def wrong_partner(case, got, want):
 
 @observe
 def one_of_two(case, got, want):
+    if not _clear(got, want):
+        return None
     for right, wrong_one, says in ((0, 1, "out is right, weights are not"), (1, 0, "weights are right, out is not")):
         if _near(got[right], want[right]) and not _near(got[wrong_one], want[wrong_one]):
             rows = got[wrong_one].reshape(-1, got[wrong_one].shape[-1])
@@ -186,6 +197,8 @@ def one_of_two(case, got, want):
 @observe
 def rows_elsewhere(case, got, want):
     """Rows that are right, but at another head and query."""
+    if not _clear(got, want):
+        return None
     heads = case.args[0].shape[-3]
     first = tuple(0 for _ in range(want[1].ndim - 3))
     have, asked = got[1][first], want[1][first]
@@ -201,6 +214,8 @@ def rows_elsewhere(case, got, want):
 @observe
 def blended(case, got, want):
     """The same for all heads of a group, or normalised over too many keys."""
+    if not _clear(got, want):
+        return None
     heads, kv_heads = case.args[0].shape[-3], case.args[1].shape[-3]
     group = heads // kv_heads
     if group > 1 and _near(got[1][..., 1:group, :, :], got[1][..., :1, :, :]):

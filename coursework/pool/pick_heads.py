@@ -162,8 +162,17 @@ def _holder(name, old, part):
             return h
 
 
+def _clear(got, want):
+    """Whether these are real, finite numbers, off by more than a lower precision would do; the rest is said elsewhere."""
+    pairs = [pair for g, w in zip(got, want, strict=True) for pair in zip(g, w, strict=True)]
+    return (all(g.dtype.kind == "f" and np.isfinite(g).all() for g, _ in pairs)
+            and any(np.abs(g - w).max() > 1e-3 * np.abs(w).max() for g, w in pairs))
+
+
 @observe
 def some_are_as_they_were(case, got, want):
+    if not _clear(got, want):
+        return None
     bad = [(name, old, g) for name, old, g, w in _arrays(case, got, want) if not _same(g, w)]
     if bad and len(bad) < 7:
         right = 8 - len(bad)
@@ -175,6 +184,8 @@ def some_are_as_they_were(case, got, want):
 
 @observe
 def other_array(case, got, want):
+    if not _clear(got, want):
+        return None
     wants = [(name, w) for name, _, _, w in _arrays(case, want, want)]
     for name, _, g, w in _arrays(case, got, want):
         if not _same(g, w):
@@ -185,6 +196,8 @@ def other_array(case, got, want):
 
 @observe
 def b_o(case, got, want):
+    if not _clear(got, want):
+        return None
     others = all(_same(g, w) for name, _, g, w in _arrays(case, got, want) if name != "b_o")
     if others and not _same(got[1][3], want[1][3]):
         return "All is right but `b_o`, which you have changed. It is added once, after the heads."
@@ -193,6 +206,8 @@ def b_o(case, got, want):
 @observe
 def blocks(case, got, want):
     """Say which head stands where."""
+    if not _clear(got, want):
+        return None
     for name, old, g, w in _arrays(case, got, want):
         if name == "b_o" or _same(g, w):
             continue

@@ -121,8 +121,16 @@ def _entries(case, got):
     return np.where(same.any(axis=-1), same.argmax(axis=-1), -1)
 
 
+def _clear(got, want):
+    """Whether these are real, finite numbers, off by more than a lower precision would do; the rest is said elsewhere."""
+    return (got.dtype.kind == "f" and np.isfinite(got).all()
+            and np.abs(got - want).max() > 1e-3 * np.abs(want).max())
+
+
 @observe
 def not_from_the_table(case, got, want):
+    if not _clear(got, want):
+        return None
     strange = ~np.isin(got, case.args[0])
     if strange.any():
         i, j = map(int, np.argwhere(strange)[0])
@@ -131,6 +139,8 @@ def not_from_the_table(case, got, want):
 
 @observe
 def along_a_diagonal(case, got, want):
+    if not _clear(got, want):
+        return None
     a, b = got[1:, 1:], got[:-1, :-1]
     if (a != b).any():
         i, j = map(int, np.argwhere(a != b)[0])
@@ -140,6 +150,8 @@ def along_a_diagonal(case, got, want):
 
 @observe
 def own_position(case, got, want):
+    if not _clear(got, want):
+        return None
     table = case.args[0]
     at = _entries(case, got)
     reach = len(table) // 2
@@ -151,6 +163,8 @@ def own_position(case, got, want):
 @observe
 def which_entry(case, got, want):
     """Say which entry a wrong bias is, by the distance it belongs to."""
+    if not _clear(got, want):
+        return None
     table, seq_q, seq_k = case.args
     at, reach = _entries(case, got), len(table) // 2
     if at is None or (at < 0).any():

@@ -138,14 +138,25 @@ def _origin(case, column):
     return int(hit.argmax()) if hit.any() else None
 
 
+def _clear(got, want):
+    """Whether these are real, finite numbers, off by more than a lower precision would do; the rest is said elsewhere."""
+    pairs = list(zip(got, want, strict=True))
+    return (all(g.dtype.kind == "f" and np.isfinite(g).all() for g, _ in pairs)
+            and any(np.abs(g - w).max() > 1e-3 * np.abs(w).max() for g, w in pairs))
+
+
 @observe
 def transposed_parts(case, got, want):
+    if not _clear(got, want):
+        return None
     if all(np.array_equal(g, w.T) for g, w in zip(got, want, strict=True)):
         return "Each of your three arrays is right transposed: rows of `packed` should become columns."
 
 
 @observe
 def other_part(case, got, want):
+    if not _clear(got, want):
+        return None
     for name, g, w in zip(RETURNS, got, want, strict=True):
         for other, theirs in zip(RETURNS, want, strict=True):
             if np.array_equal(g, theirs) and not np.array_equal(g, w):
@@ -155,6 +166,8 @@ def other_part(case, got, want):
 @observe
 def rows_of_others(case, got, want):
     """Say where the first wrong column comes from."""
+    if not _clear(got, want):
+        return None
     order = "interleaved" if case.args[2] else "stacked"
     for name, g, w in zip(RETURNS, got, want, strict=True):
         for c in np.flatnonzero((g != w).any(axis=0)):
@@ -171,6 +184,8 @@ def rows_of_others(case, got, want):
 
 @observe
 def mixed_columns(case, got, want):
+    if not _clear(got, want):
+        return None
     for name, g in zip(RETURNS, got, strict=True):
         found = np.isin(g, case.args[0])
         if found.all() and all(_origin(case, column) is None for column in g.T):

@@ -139,8 +139,8 @@ def exact(layer, x):
     return _scan(layer, x, notices=lambda after, before: (after != before).any(axis=-1))
 
 
-@wrong("A change of about 1e-6 passes as none in your answer; from 1e-9 on it counts. Is your tolerance too wide (that of allclose is, unless "
-       "you set it), or the new vector too close to the old one?")
+@wrong("A change of about 1e-6 passes as none in your answer; from 1e-9 on it counts. Is your tolerance too wide (that of allclose is, "
+       "unless you set it), or the new vector too close to the old one?")
 def default_tolerance(layer, x):
     return _scan(layer, x, notices=lambda after, before: ~np.isclose(after, before).all(axis=-1))
 
