@@ -11,7 +11,7 @@ PROMPT = r"""
 Every layer of a network sees a window: itself and `left` places to the left. Write `layers_needed(distance, left, dilated=False)`:
 the smallest number of layers (an int) after which a token hears of the one `distance` back. Contiguous: every layer sees the tokens
 0, 1, … `left` back. Dilated: layer $l = 0, 1, \dots$ sees those $0, s, 2s, \dots, \textit{left}\cdot s$ back, with
-$s = (\textit{left}+1)^l$. `distance` is an int from 0, `left` an int from 1. Distance 0 needs no layer. Beware of logarithms in
+$s = (\textit{left}+1)^l$. `distance` is an int from 0 to 99,999, `left` an int from 1. Distance 0 needs no layer. Beware of logarithms in
 floating point.
 """
 
@@ -40,7 +40,7 @@ def cases(rng):
     yield case("`dilated` not given", some, left)
     yield case("left = 1, dilated", list(range(1, 18)), 1, True)
     for base in (5, 10):        # log(125, 5) comes out above 3, log(1000, 10) below 3
-        powers = [base**power + d for power in range(1, 9) for d in (-1, 0, 1) if base**power < 400_000]
+        powers = [base**power + d for power in range(1, 8) for d in (-1, 0, 1) if base**power + d < 99_999] + [99_999]
         yield case(f"powers of {base} and their neighbours, left = {base - 1}, dilated", powers, base - 1, True)
     yield case("from end to end of 100,000 tokens", [99_999, 4 * int(rng.integers(2000, 9000))], 4, False)
     yield case("distance 0", [0], left, False)
