@@ -13,7 +13,7 @@ PROMPT = r"""
 `make_recall(rng, batch, pairs)` makes stories of letters (tokens 0 to 7) and digits (tokens 8 to 15), `a 3 c 1 ...`, and asks for each of
 their letters once. Write `recall_at(rng, batch, distance)`: stories of 8 pairs with **one** question each. The question comes after the
 16 tokens of the story, and stands `distance` tokens after the value it asks for: 1 for the last token of the story. Return `story`
-(batch, 16), `asked` (batch, 1), the letters, and `answers` (batch, 1), the digits as numbers from 0 to 7. Letters and digits are drawn
+(batch, 16), `asked` (batch, 1), the letters, and `answers` (batch, 1), the digits as numbers from 0 to 7, as `make_recall` does. Letters and digits are drawn
 from `rng`, afresh for every story. For a distance that cannot be had, raise a `ValueError`.
 """
 RETURNS = ("story", "asked", "answers")
@@ -42,21 +42,20 @@ def recall_at(rng, batch, distance):
     # END SOLUTION
 
 
-def drive(f, seed, batch, distance):
-    """Three exams: two from generators in the same state, one from another state."""
-    exam, again, other = (f(np.random.default_rng([seed, number]), batch, distance) for number in (0, 0, 1))
-    return {"exam": exam, "again": again, "other": other}
+def drive(f, seed, batch, distances):
+    """For each distance three exams: two from generators in the same state, one from another state."""
+    return [{name: f(np.random.default_rng([seed, number]), batch, distance)
+             for name, number in (("exam", 0), ("again", 0), ("other", 1))} for distance in distances]
 
 
 def cases(rng):
     batch = int(rng.integers(300, 400))
-    middle = int(rng.choice([5, 7, 11, 13]))
 
-    def at(label, distance, batch=batch, **more):
-        return case(label, int(rng.integers(2**32)), batch, distance, dims={"batch": batch}, **more)
+    def at(label, *distances, batch=batch, **more):
+        return case(label, int(rng.integers(2**32)), batch, distances, dims={"batch": batch}, **more)
 
-    yield at(f"distance {middle}", middle)
-    yield at("distance 9", 9)
+    yield at("distances 3, 5 and 7", 3, 5, 7)
+    yield at("distances 9, 11 and 13", 9, 11, 13)
     yield at("distance 1, the last pair", 1)
     yield at("distance 15, the first pair", 15)
     yield at("a batch of two", 3, batch=2)
@@ -90,12 +89,15 @@ def _faulty(exam, batch):
 
 
 def verify(case, got):
-    _, batch, distance = case.args
-    if not isinstance(got, dict):
+    _, batch, distances = case.args
+    if not isinstance(got, list) or len(got) != len(distances) or not all(isinstance(exams, dict) for exams in got):
         return "The function's result cannot be read."
-    exam = got.get("exam")
-    said = _faulty(exam, batch) or _faulty(got.get("again"), batch) or _faulty(got.get("other"), batch)
-    return said or _questions(*exam, distance) or _fresh(*exam) or _source(got, batch)
+    for distance, exams in zip(distances, got, strict=True):
+        said = next(filter(None, (_faulty(exams.get(name), batch) for name in ("exam", "again", "other"))), None)
+        said = said or _questions(*exams["exam"], distance) or _fresh(*exams["exam"]) or _source(exams, batch)
+        if said:
+            return said
+    return None
 
 
 def _questions(story, asked, answers, distance):
