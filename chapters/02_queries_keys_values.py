@@ -573,115 +573,127 @@ plt.show()
 # %% [markdown]
 # ## Exercises
 
+# %%
+from coursework import check, require
+
 # %% [markdown] tags=["ex:soft_dict", "ex-prompt"]
 # ```{exercise} A dictionary with vectors for keys
 # :label: ex-soft-dict
-# Write `soft_dict(query, keys, values, temperature)`: softmax of fits divided by `temperature`, then the mean of the values under these shares. Each row of `keys` is a key, and `values` holds one number (or row) for each. It has to behave like a dictionary when cold: if the query **equals** one of the keys
-# (any distinct vectors, of any lengths) and the temperature tends to 0, it returns that key's value. As the temperature grows, it tends to the mean of all values. It should take one query or a matrix of them.
-# The plain dot product fails: ask for a key $(1, 0)$ when there is also a key $(2, 0)$. Hint: which fit is largest for the *nearest* key? Expand $-\tfrac12\lVert q - k\rVert^2$.
+# Write `soft_dict(query, keys, values, temperature)`: softmax of fits divided by `temperature`, then the mean of the values under these
+# shares. Each row of `keys` (entries, dim) is a key, and `values` holds one number (or row) for each. It has to behave like a dictionary
+# when cold: if the query **equals** one of the keys (any distinct vectors, of any lengths) and the temperature tends to 0, it returns that
+# key's value. As the temperature grows, it tends to the mean of all values. It should take one query (dim,) or a matrix of them, one per row.
+# The plain dot product fails: ask for a key $(1, 0)$ when there is also a key $(2, 0)$. So let the fit of a query $q$ and a key $k$ be
+# $-\tfrac12\lVert q - k\rVert^2$, which is largest for the *nearest* key. Hint: expand it. `softmax` (over the last axis) is given.
 # ```
+
 
 # %% tags=["ex:soft_dict", "ex-stub"]
 def soft_dict(query, keys, values, temperature):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:soft_dict", "ex-check"]
+check(soft_dict)
+
 # %% tags=["ex:soft_dict", "ex-solution", "hide-cell"]
 def soft_dict(query, keys, values, temperature):
-    fits = query @ keys.T - (keys**2).sum(axis=-1) / 2  # -|q - k|²/2, but for |q|²/2, the same for all keys
+    # -|q - k|²/2, but for |q|²/2, which is the same for all keys
+    fits = query @ keys.T - (keys**2).sum(axis=-1) / 2
     return softmax(fits / temperature) @ values
 
-# %% tags=["ex:soft_dict", "ex-check"]
-shelf = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0], [2.0, 2.0]])  # two of them parallel
-stock = np.array([10.0, 20.0, 30.0, 40.0])
-for key, value in zip(shelf, stock, strict=True):
-    assert np.isclose(soft_dict(key, shelf, stock, 0.01), value), f"cold, the key {key} returns its own value"
-assert np.allclose(soft_dict(shelf, shelf, stock, 0.01), stock), "a matrix of queries: one result per row"
-assert np.isclose(soft_dict(np.array([1.5, 0.0]), shelf, stock, 0.01), 15), "half-way between two keys they share"
-assert np.isclose(soft_dict(shelf[2], shelf, stock, 1e6), 25, atol=0.01), "hot, the mean of all values"
-share, milder = (soft_dict(np.array([0.9]), np.array([[1.0], [0.0]]), np.array([1.0, 0.0]), t) for t in (1.0, 2.0))
-assert np.isclose(share / (1 - share), (milder / (1 - milder)) ** 2), "twice as hot: half the difference of the fits"
 
-# %% [markdown] tags=["ex:next_token", "ex-prompt"]
+require(soft_dict)
+
+# %% [markdown] tags=["ex:next_in_ring", "ex-prompt"]
 # ```{exercise} Two matrices for “look at the next token”
-# :label: ex-next-token
-# Token vectors that hold nothing but a position: token $i$ is row $i$ of the identity, `x = np.eye(n)`. Write `next_in_ring(n)`, which returns `w_q, w_k`
-# such that in `softmax(x @ w_q @ (x @ w_k).T / np.sqrt(d))`, $d$ being their common width, every token $i$ gives the **next** one, $i + 1$, a weight of more than 0.99; after the last
-# comes the first. It should work for any $n$ from 2 to 100. Then show on paper that no `w_q = w_k` can do it.
+# :label: ex-next-in-ring
+# Token vectors that hold nothing but a position: token $i$ is row $i$ of the identity, `x = np.eye(n)`. Write `next_in_ring(n)`, which
+# returns `w_q, w_k`, two matrices of one shape with `n` rows, such that in `softmax(x @ w_q @ (x @ w_k).T / np.sqrt(d))`, softmax over each
+# row and $d$ being the common width of `w_q` and `w_k`, every token $i$ gives the **next** one, $i + 1$, a weight of more than 0.99; after
+# the last comes the first. It should work for any $n$ from 2 to 100. Then show on paper that no `w_q = w_k` can do it.
 # ```
 
-# %% tags=["ex:next_token", "ex-stub"]
+
+# %% tags=["ex:next_in_ring", "ex-stub"]
 def next_in_ring(n):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:next_token", "ex-solution", "hide-cell"]
+# %% tags=["ex:next_in_ring", "ex-check"]
+check(next_in_ring)
+
+# %% tags=["ex:next_in_ring", "ex-solution", "hide-cell"]
 def next_in_ring(n):
+    # On paper: with w_q = w_k, take the token whose query q is longest. Its
+    # dot product with any other is at most |q| times the other's length, so
+    # at most |q|², the one with itself. No other token can get more than
+    # half of its row, let alone 0.99.
     ask = np.roll(np.eye(n), 1, axis=1)      # row i asks for position i + 1
-    return 10 * np.sqrt(n) * ask, np.eye(n)  # a score of 10 against 0, whatever n: e^10 is over 22,000
+    # a score of 10 against 0, whatever n: e^10 is over 22,000
+    return 10 * np.sqrt(n) * ask, np.eye(n)
 
 
-# With w_q = w_k, take the token whose query q is longest. Its dot product with any other is at most |q| times the
-# other's length, so at most |q|², the one with itself. So no other token can get more than half of its row, let alone 0.99.
-
-# %% tags=["ex:next_token", "ex-check"]
-for n in (2, 5, 100):
-    ring_q, ring_k = next_in_ring(n)
-    assert ring_q.shape == ring_k.shape and ring_q.shape[0] == n, "two matrices of one shape, n rows each"
-    ring = softmax(ring_q @ ring_k.T / np.sqrt(ring_q.shape[1]))  # x is the identity
-    assert (ring.argmax(axis=-1) == (np.arange(n) + 1) % n).all(), f"n = {n}: row i is largest at column i + 1"
-    assert (ring.max(axis=-1) > 0.99).all(), f"n = {n}: the right one, but not by enough"
+require(next_in_ring)
 
 # %% [markdown] tags=["ex:sorted_basis", "ex-prompt"]
 # ```{exercise} A basis in which coordinates do have an order
 # :label: ex-sorted-basis
-# If the basis is free, choose a good one. Write `sorted_basis(w_q, w_k)`, which returns two matrices of the same shapes with the same product $W_Q W_K^\top$, such that in both the columns are orthogonal to each other, the $m$-th column
-# is as long in the one as in the other, and lengths fall from left to right. Then coordinate 0 is the direction in which this head compares most strongly. Hint: singular value decomposition (`np.linalg.svd`) of the product, and share each singular value fairly.
+# Scores depend on $W_Q$ and $W_K$ only through the product $W_Q W_K^\top$. So the basis is free: choose a good one. Write
+# `sorted_basis(w_q, w_k)`, both of shape (dim, dim_head) with dim_head ≤ dim, which returns two matrices of the same shapes with the same
+# product $W_Q W_K^\top$, such that in both the columns are orthogonal to each other, the $m$-th column is as long in the one as in the
+# other, and lengths fall from left to right. Then coordinate 0 is the direction in which this head compares most strongly. Hint: singular
+# value decomposition (`np.linalg.svd`) of the product, and share each singular value fairly.
 # ```
+
 
 # %% tags=["ex:sorted_basis", "ex-stub"]
 def sorted_basis(w_q, w_k):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:sorted_basis", "ex-check"]
+check(sorted_basis)
+
 # %% tags=["ex:sorted_basis", "ex-solution", "hide-cell"]
 def sorted_basis(w_q, w_k):
     d = w_q.shape[1]
-    left, strengths, right = np.linalg.svd(w_q @ w_k.T)  # strengths fall; all but d of them are zero
+    # strengths fall; all but d of them are zero
+    left, strengths, right = np.linalg.svd(w_q @ w_k.T)
     root = np.sqrt(strengths[:d])
     return left[:, :d] * root, right[:d].T * root
 
-# %% tags=["ex:sorted_basis", "ex-check"]
-a, b = sorted_basis(w_q, w_k)
-assert a.shape == w_q.shape and b.shape == w_k.shape, "the shapes stay"
-assert np.allclose(a @ b.T, w_q @ w_k.T), "the product stays: it must be the same head"
-strengths = np.diag(a.T @ a)
-assert np.allclose(a.T @ a, np.diag(strengths)), "columns at right angles"
-assert np.allclose(b.T @ b, np.diag(strengths)), "column m as long in the one as in the other, and at right angles"
-assert (np.diff(strengths) <= 0).all(), "lengths fall"
-print("strengths of coordinates 0, 1, 15, 31:", strengths[[0, 1, 15, 31]])
+
+require(sorted_basis)
+a, _ = sorted_basis(w_q, w_k)  # of the pronoun head
+print("strengths of coordinates 0, 1, 15, 31:", np.diag(a.T @ a)[[0, 1, 15, 31]])
 
 # %% [markdown] tags=["ex:shares_of_out", "ex-prompt"]
 # ```{exercise} Who made this result?
 # :label: ex-shares-of-out
-# Lengths of contributions ignore that contributions can point against each other. Write `shares_of_out(weights, v)`, of shape (seq_q, seq_k): how far contribution $j$ goes **in the direction of** query $i$'s result, as a
-# share of that result's length, so that every row sums to 1. Shares can be negative. (All before $W_O$, with the caution above.) **Predict** first: [CLS] contributes the longest vector to *it* in the sink head. Is its share large?
+# The result of query $i$ is a sum of contributions, weight $p_{ij}$ times value $v_j$. Lengths of contributions ignore that contributions
+# can point against each other. Write `shares_of_out(weights, v)`, from weights (seq_q, seq_k) and values (seq_k, dim_v), of shape
+# (seq_q, seq_k): how far contribution $j$ goes **in the direction of** query $i$'s result, as a share of that result's length, so that
+# every row sums to 1. Shares can be negative. No result is the zero vector. (All before $W_O$: a value's length is not strictly a
+# property of the head.) **Predict** first: if a token contributes the longest vector of all to a result, is its share large?
 # ```
+
 
 # %% tags=["ex:shares_of_out", "ex-stub"]
 def shares_of_out(weights, v):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:shares_of_out", "ex-check"]
+check(shares_of_out)
+
 # %% tags=["ex:shares_of_out", "ex-solution", "hide-cell"]
 def shares_of_out(weights, v):
+    # The longest contribution may stand nearly at right angles to the sum
+    # of all; its share is then near 0.
     result = weights @ v              # (seq_q, dim_v)
     along = weights * (result @ v.T)  # (seq_q, seq_k): contribution j · result i
     return along / (result**2).sum(axis=-1, keepdims=True)
 
 
-# In the sink head the contribution of [CLS] is the longest, but nearly at right angles to the sum of all: a share near 0.
-
-# %% tags=["ex:shares_of_out", "ex-check"]
-assert np.allclose(shares_of_out(np.array([[0.5, 0.5]]), np.array([[3.0, 0.0], [-1.0, 0.0]])), [[1.5, -0.5]]), "parts of 1.5 and -0.5 in a result of 1"
-assert np.allclose(shares_of_out(weights, v).sum(axis=-1), 1), "a row sums to 1"
-assert np.isclose(shares_of_out(weights, v)[it, animal], parts[it, animal] @ out[it] / (out[it] @ out[it])), "part · result / |result|²"
+require(shares_of_out)
+# In the sink head [CLS] contributes the longest vector to “it”, nearly at right angles to the result.
 print(f"it: animal in the pronoun head {shares_of_out(weights, v)[it, animal]:.2f},",
       f"[CLS] in the sink head {shares_of_out(sink.weights, v_sink)[it, cls]:.2f}")
 

@@ -762,17 +762,26 @@ assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04  # 5 standard errors of a 
 # %% [markdown]
 # ## Exercises
 
+# %%
+from coursework import check, require
+
 # %% [markdown] tags=["ex:who_sees_whom", "ex-prompt"]
 # ```{exercise} Who sees whom?
 # :label: ex-who-sees-whom
-# A test that would have found the leak above. Write `who_sees_whom(layer, x)`: `layer` is any function from token vectors (seq, dim) to results
-# (seq, dim_v). Return a boolean array (seq, seq), True at (i, j) if the result of token $i$ changes when token $j$ is replaced by another vector of about the same size. Use nothing but calls of `layer`, and leave `x` as it was. A change counts if any
-# number moves by more than $10^{-9}$, up or down.
+# A test that finds leaks. Write `who_sees_whom(layer, x)`: `layer` is any function from token vectors (seq, dim) to results (seq, dim_v).
+# Return a boolean array (seq, seq), True at (i, j) if the result of token $i$ changes when token $j$ is replaced by another vector of about
+# the same size. Use nothing but calls of `layer`, and leave `x` as it was. A change counts if any number moves by more than $10^{-9}$, up or
+# down. A layer may look at the direction of a token alone, or take the mean of its numbers away first: a vector twice as long, or with 1
+# added to every number, may be the same token to it.
 # ```
+
 
 # %% tags=["ex:who_sees_whom", "ex-stub"]
 def who_sees_whom(layer, x):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:who_sees_whom", "ex-check"]
+check(who_sees_whom)
 
 # %% tags=["ex:who_sees_whom", "ex-solution", "hide-cell"]
 def who_sees_whom(layer, x):
@@ -781,121 +790,105 @@ def who_sees_whom(layer, x):
     for j in range(len(x)):
         changed = x.copy()
         changed[j] = changed[j][::-1] + 1  # another vector of about the same size
-        sees[:, j] = np.abs(layer(changed) - before).max(axis=-1) > 1e-9  # column j: who noticed
+        moved = np.abs(layer(changed) - before).max(axis=-1)  # (seq,)
+        sees[:, j] = moved > 1e-9  # column j: who noticed
     return sees
 
-# %% tags=["ex:who_sees_whom", "ex-check"]
-def masked_layer(mask):
-    return lambda x: self_attention(x, *projections64, mask=mask)[0]
 
+require(who_sees_whom)
 
-def leaky_layer(x):  # softmax, then mask
-    return (self_attention(x, *projections64)[1] * allowed) @ (x @ w_v64)
-
-
-def left_neighbour(x):  # sees nothing else, not even itself; a change can only make it fall
-    fall = -((x - tokens_before) ** 2).sum(axis=-1, keepdims=True)
-    return np.hstack([0 * fall, np.roll(fall, 1, axis=0)])  # (seq, 2); token 0 sees the last
-
-
-tokens_before = x64.copy()
-assert who_sees_whom(masked_layer(True), x64).all(), "without a mask all see all"
-assert np.array_equal(who_sees_whom(masked_layer(allowed), x64), allowed), "row: who looks"
-pair = np.eye(15, dtype=bool) | np.eye(15, k=-3, dtype=bool)  # oneself, and three to the left
-assert np.array_equal(who_sees_whom(masked_layer(pair), x64), pair), "a token or its neighbour"
-assert who_sees_whom(leaky_layer, x64)[0, -1], "the leak is not found"
-to_the_left = np.roll(np.eye(15, dtype=bool), 1, axis=0)
-assert np.array_equal(who_sees_whom(left_neighbour, x64), to_the_left), "falls count, in any column"
-noisy = who_sees_whom(lambda x: x + 1e-13 * x.sum(axis=0), x64)
-assert np.array_equal(noisy, np.eye(15, dtype=bool)), "1e-13 is too small to count"
-assert np.array_equal(x64, tokens_before), "x was changed"
-
-# %% [markdown] tags=["ex:null_key", "ex-prompt"]
+# %% [markdown] tags=["ex:attention_or_nothing", "ex-prompt"]
 # ```{exercise} Attention that may decline
-# :label: ex-null-key
-# A head that finds nothing should not need a sink. Write `attention_or_nothing(q, k, v)`, in which every row competes with one more, invisible key whose score is 0 and whose value is zero
-# (PyTorch's `add_zero_attn`; {cite:t}`xiao2023` pretrain a model with it, under the name *Zero Sink*):
-# the weights are $e^{S_j}/(1 + \sum_m e^{S_m})$. Return `out` and the weights of the **real** keys only. Scores of $\pm 1000$ must not overflow, and any leading axes should work.
+# :label: ex-attention-or-nothing
+# A head that finds nothing should not need a sink. Write `attention_or_nothing(q, k, v)`, in which every row competes with one more,
+# invisible key whose score is 0 and whose value is zero (PyTorch's `add_zero_attn`; {cite:t}`xiao2023` pretrain a model with it, under the
+# name *Zero Sink*): the weights are $e^{S_j}/(1 + \sum_m e^{S_m})$, where $S$ (..., seq_q, seq_k) are the scaled scores of `q`
+# (..., seq_q, dim_head) and `k` (..., seq_k, dim_head). Return `out` (..., seq_q, dim_v) and the weights (..., seq_q, seq_k) of the **real**
+# keys only. Scores of $\pm 1000$ must not overflow, not even where it would cancel later, and any leading axes should work.
+# `attention_scores(q, k)` and `softmax(scores)` (over the last axis) are given.
 # ```
 
-# %% tags=["ex:null_key", "ex-stub"]
+
+# %% tags=["ex:attention_or_nothing", "ex-stub"]
 def attention_or_nothing(q, k, v):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:null_key", "ex-solution", "hide-cell"]
+# %% tags=["ex:attention_or_nothing", "ex-check"]
+check(attention_or_nothing)
+
+# %% tags=["ex:attention_or_nothing", "ex-solution", "hide-cell"]
 def attention_or_nothing(q, k, v):
     scores = attention_scores(q, k)
     null = np.zeros_like(scores[..., :1])  # one more column, all zeros
-    weights = softmax(np.concatenate([scores, null], axis=-1))[..., :-1]
+    longer = np.concatenate([scores, null], axis=-1)
+    weights = softmax(longer)[..., :-1]
     return weights @ v, weights
 
-# %% tags=["ex:null_key", "ex-check"]
-null_out, null_weights = attention_or_nothing(q64, k64, v64)
-powers64 = np.exp(attention_scores(q64, k64))
-assert np.allclose(null_weights, powers64 / (1 + powers64.sum(-1, keepdims=True))), "the formula"
-assert np.allclose(null_out, null_weights @ v64), "the null value is zero"
-loud, quiet = np.full((2, 3, 4), 1.0), np.full((2, 5, 4), 500.0)  # scores of 1000, two heads
-with np.errstate(over="raise", invalid="raise"):  # an overflow counts even if it cancels later
-    assert np.allclose(attention_or_nothing(loud, quiet, quiet)[1], 1 / 5), "the null key has lost"
-    assert not attention_or_nothing(loud, -quiet, quiet)[0].any(), "nothing suits: nothing"
+
+require(attention_or_nothing)
+_, null_weights = attention_or_nothing(q64, k64, v64)
 print(f"it→animal {weights_it[it, animal]:.3f} becomes {null_weights[it, animal]:.3f}")
 
 # %% [markdown] tags=["ex:temperature_gradient", "ex-prompt"]
 # ```{exercise} Learn the temperature
 # :label: ex-temperature-gradient
-# Some models learn how sharp a head should be {cite}`henry2020`. Let the weights be $\operatorname{softmax}(S/T)$ and write `temperature_gradient(d_out, v, scores, temperature)`, the derivative of the loss
-# with respect to the one number $T$. **Predict** first: if the values with high scores are the ones that lower the loss, is it positive or negative?
+# Some models learn how sharp a head should be {cite}`henry2020`. Let the weights be $\operatorname{softmax}(S/T)$ and the result be the
+# weights times `v`. Write `temperature_gradient(d_out, v, scores, temperature)`, the derivative of the loss with respect to the one number
+# $T$: `d_out` (..., seq_q, dim_v) is the gradient that arrives at the result, `v` is (..., seq_k, dim_v), `scores` (..., seq_q, seq_k) is
+# $S$, and you return **one** number, whatever the leading axes. `softmax(scores)` and `softmax_backward(weights, d_weights)` are given.
+# **Predict** first: if the values with high scores are the ones that lower the loss, is it positive or negative?
 # ```
+
 
 # %% tags=["ex:temperature_gradient", "ex-stub"]
 def temperature_gradient(d_out, v, scores, temperature):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:temperature_gradient", "ex-check"]
+check(temperature_gradient)
+
 # %% tags=["ex:temperature_gradient", "ex-solution", "hide-cell"]
 def temperature_gradient(d_out, v, scores, temperature):
     weights = softmax(scores / temperature)
-    d_scaled = softmax_backward(weights, d_out @ v.swapaxes(-1, -2))  # gradient of S / T
-    return -(d_scaled * scores).sum() / temperature**2  # d(S / T) / dT = -S / T²
+    # gradient of S / T
+    d_scaled = softmax_backward(weights, d_out @ v.swapaxes(-1, -2))
+    # d(S / T) / dT = -S / T²
+    return -(d_scaled * scores).sum() / temperature**2
 
-# %% tags=["ex:temperature_gradient", "ex-check"]
-scores64 = attention_scores(q64, k64)
-for T in (0.5, 1.0, 3.0):
-    def loss_at(t):
-        return (d_out * (softmax(scores64 / t) @ v64)).sum()
 
-    nudged_T = (loss_at(T + 1e-5) - loss_at(T - 1e-5)) / 2e-5
-    yours_T = temperature_gradient(d_out, v64, scores64, T)
-    assert np.isclose(yours_T, nudged_T, rtol=1e-5), f"T = {T}: {yours_T:.4f}, nudging {nudged_T:.4f}"
+require(temperature_gradient)
 good_value, leading = np.array([[-1.0], [0.0]]), np.array([[1.0, 0.0]])
-good_leader = temperature_gradient(np.ones((1, 1)), good_value, leading, 1.0)
-assert good_leader > 0, "cooling helps, so the loss rises with T"
-print(f"good values with high scores: gradient {good_leader:.2f}, so a step against it cools")
+rises = temperature_gradient(np.ones((1, 1)), good_value, leading, 1.0)
+print(f"good values with high scores: gradient {rises:.2f}, so a step against it cools")
 
 # %% [markdown] tags=["ex:previous_token", "ex-prompt"]
 # ```{exercise} A previous-token head by hand
 # :label: ex-previous-token
-# Let `x` be the identity matrix of size $n$: token $i$ is the one-hot vector of its position. Write `previous_token(n)`, which returns `w_q` and `w_k`, both $(n, d)$ with any $d$ you like, such that attention gives at least 0.99 of every row (but the first) to the token
-# one to the left, for any $n$ from 2 to 500. No mask, no training. Mind $\sqrt d$, and mind what chapter 4 says about long rows.
+# Let `x` be the identity matrix of size $n$: token $i$ is the one-hot vector of its position. Write `previous_token(n)`, which returns
+# `w_q` and `w_k`, both $(n, d)$ with any $d$ you like, such that scaled dot-product attention with queries `x @ w_q` and keys `x @ w_k`
+# gives at least 0.99 of every row (but the first, which may do what it likes) to the token one to the left, for any $n$ from 2 to 500.
+# No mask, no training. Mind $\sqrt d$, and mind that in a long row the same lead in score buys a smaller share.
 # ```
+
 
 # %% tags=["ex:previous_token", "ex-stub"]
 def previous_token(n):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:previous_token", "ex-check"]
+check(previous_token)
+
 # %% tags=["ex:previous_token", "ex-solution", "hide-cell"]
 def previous_token(n):
     lead = np.log(99 * n) + 1  # weight of the leader: 1 / (1 + (n - 1) e^-lead)
-    w_q = lead * n**0.5 * np.eye(n)  # query i says “i”, and makes up for the division by √d
+    w_q = lead * n**0.5 * np.eye(n)  # query i says “i”; √n undoes the division by √d
     w_k = np.eye(n, k=1)  # key j says “j + 1”, so query i meets key i - 1
     return w_q, w_k
 
-# %% tags=["ex:previous_token", "ex-check"]
-for n in (2, 15, 500):
-    by_hand_q, by_hand_k = previous_token(n)
-    _, copied = attention(by_hand_q, by_hand_k, np.eye(n))  # x is the identity, so q = w_q
-    left = np.diag(copied, -1)  # the weight that each row but the first gives to its left
-    assert (left >= 0.99).all(), f"n = {n}: only {left.min():.3f}"
-print("last head, weight one to the left:", np.diag(copied, -1)[:4])
+
+require(previous_token)
+_, copied = attention(*previous_token(500), np.eye(500))  # x is the identity, so q = w_q
+print("n = 500, weight one to the left:", np.diag(copied, -1)[:4])
 
 # %% [markdown] tags=["ex:explore_wide", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: tired and wide

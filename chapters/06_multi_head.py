@@ -750,18 +750,29 @@ print(cross_out.shape, cross_weights.shape)
 # %% [markdown]
 # ## Exercises
 
-# %% [markdown] tags=["ex:grouped", "ex-prompt"]
+# %%
+from coursework import check, require
+
+# %% [markdown] tags=["ex:grouped_attention", "ex-prompt"]
 # ```{exercise} Share without copying
-# :label: ex-grouped
-# Write `grouped_attention(q, k, v)` with `q` (..., heads, seq_q, dim_head) and `k`, `v` (..., kv_heads, seq_k, ·). Neighbouring query heads share. Return `out` (..., heads, seq_q, dim_v) and `weights` (..., heads, seq_q, seq_k),
-# and never build the repeated keys or values: the check measures memory. Hint: to one key head, the queries of its whole group are just a longer list of queries. (Leaving the repetition to broadcasting inside `attention` is not enough: it blanks unused values for each query head, and that is a copy.)
+# :label: ex-grouped-attention
+# Write `grouped_attention(q, k, v)` with `q` (..., heads, seq_q, dim_head) and `k`, `v` (..., kv_heads, seq_k, ·), where kv_heads divides
+# heads. Neighbouring query heads share: with 6 heads and 2 key heads, heads 0, 1, 2 meet key head 0. Return `out`
+# (..., heads, seq_q, dim_v) and `weights` (..., heads, seq_q, seq_k), and never build the repeated keys or values: the check measures memory.
+# `attention(q, k, v)`, which returns `out` and `weights` and takes any leading axes, is given. Hint: to one key head, the queries of its
+# whole group are just a longer list of queries. (Leaving the repetition to broadcasting inside `attention` is not enough: it blanks unused
+# values for each query head, and that is a copy.)
 # ```
 
-# %% tags=["ex:grouped", "ex-stub"]
+
+# %% tags=["ex:grouped_attention", "ex-stub"]
 def grouped_attention(q, k, v):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:grouped", "ex-solution", "hide-cell"]
+# %% tags=["ex:grouped_attention", "ex-check"]
+check(grouped_attention)
+
+# %% tags=["ex:grouped_attention", "ex-solution", "hide-cell"]
 def grouped_attention(q, k, v):
     *lead, heads, seq_q, dim_head = q.shape
     kv_heads, seq_k = k.shape[-3:-1]
@@ -771,36 +782,26 @@ def grouped_attention(q, k, v):
     return (out.reshape(*lead, heads, seq_q, v.shape[-1]),
             weights.reshape(*lead, heads, seq_q, seq_k))
 
-# %% tags=["ex:grouped", "ex-check"]
-import tracemalloc
 
-for n in (6, 3, 2, 1):  # key/value heads for 6 query heads
-    shapes = (2, 6, 3, 4), (2, n, 5, 4), (2, n, 5, 7)
-    g_q, g_k, g_v = (rng.normal(size=shape) for shape in shapes)
-    copies = (np.repeat(each, 6 // n, axis=-3) for each in (g_k, g_v))
-    found = grouped_attention(g_q, g_k, g_v)
-    for yours, ours in zip(found, attention(g_q, *copies), strict=True):
-        assert yours.shape == ours.shape, "out first, then weights"
-        assert np.allclose(yours, ours), "does every head meet its own keys?"
-
-g_q, g_k, g_v = (np.ones((*n, 64)) for n in ((32, 1), (1, 1024), (1, 1024)))
-tracemalloc.start()
-grouped_attention(g_q, g_k, g_v)
-peak = tracemalloc.get_traced_memory()[1]
-tracemalloc.stop()
-# repeated keys alone would take 32 times g_k.nbytes
-assert peak < 8 * g_k.nbytes, "keys or values were copied for each head"
+require(grouped_attention)
 
 # %% [markdown] tags=["ex:pick_heads", "ex-prompt"]
 # ```{exercise} Pick heads
 # :label: ex-pick-heads
-# Write `pick_heads(chosen, matrices, biases)` for a layer of heads 32 wide: return a pair, four matrices and four biases in the same order, of a layer that consists of the heads in the list `chosen`, in that order. With a permutation of all twelve the result of the layer must not change; with fewer heads
-# the layer becomes cheaper and gives what zeroing the others would. **Predict** first: which of the eight arrays change, and along which axis?
+# Write `pick_heads(chosen, matrices, biases)` for a layer of heads 32 wide: `matrices` are `w_q`, `w_k`, `w_v` (dim, heads·32) and `w_o`
+# (heads·32, dim), used as `x @ w_q`; `biases` are `b_q`, `b_k`, `b_v` (heads·32,) and `b_o` (dim,). Head $h$ owns the numbers from $32h$ to
+# $32h + 31$. Return a pair, four matrices and four biases in the same order, of a layer that consists of the heads in the list `chosen`, in
+# that order. With a permutation of all heads the result of the layer must not change; with fewer heads the layer becomes cheaper and gives
+# what zeroing the others would. **Predict** first: which of the eight arrays change, and along which axis?
 # ```
+
 
 # %% tags=["ex:pick_heads", "ex-stub"]
 def pick_heads(chosen, matrices, biases):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:pick_heads", "ex-check"]
+check(pick_heads)
 
 # %% tags=["ex:pick_heads", "ex-solution", "hide-cell"]
 def pick_heads(chosen, matrices, biases):
@@ -810,33 +811,30 @@ def pick_heads(chosen, matrices, biases):
     return ((w_q[:, own], w_k[:, own], w_v[:, own], w_o[own]),  # rows of w_o
             (b_q[own], b_k[own], b_v[own], b_o))  # b_o belongs to no head
 
-# %% tags=["ex:pick_heads", "ex-check"]
-order = [5, 0, 11, 2, 8, 1, 3, 10, 9, 4, 7, 6]
-picked, picked_biases = pick_heads(order, matrices, biases)
-picked_out, picked_weights = multi_head_attention(
-    layer.x, *picked, heads=12, biases=picked_biases
+
+require(pick_heads)
+backwards = pick_heads(list(range(12))[::-1], matrices, biases)
+same_out, _ = multi_head_attention(
+    layer.x, *backwards[0], heads=12, biases=backwards[1]
 )
-assert np.allclose(picked_out, layer.out, atol=1e-5), "the result changed"
-assert np.allclose(picked_weights, weights[order], atol=1e-5), "order"
-own_b_k = layer.b_k.reshape(12, 32)[order].ravel()
-assert np.array_equal(picked_biases[1], own_b_k), "b_k: softmax hides it"
-few, few_biases = pick_heads([2, 4], matrices, biases)
-assert few[0].shape == (384, 64), "W_Q: columns belong to heads"
-assert few[3].shape == (64, 384), "W_O: rows belong to heads"
-few_out, _ = multi_head_attention(layer.x, *few, heads=2, biases=few_biases)
-own_sum = added[[2, 4]].sum(axis=0) + layer.b_o
-assert np.allclose(few_out, own_sum, atol=1e-5), "b_o belongs to no head"
+assert np.allclose(same_out, layer.out, atol=1e-5)  # the order is arbitrary
 
 # %% [markdown] tags=["ex:unpack", "ex-prompt"]
 # ```{exercise} Read other people's weights
 # :label: ex-unpack
-# Two ways to store $W_Q$, $W_K$, $W_V$ as one array `packed` (3·dim, dim), used as `x @ packed.T`. *Stacked*, as in `nn.MultiheadAttention`: all of $W_Q$, then $W_K$, then $W_V$. *Interleaved*, as in GPT-NeoX: the query rows of head 0, its key rows, its value
-# rows, then head 1, and so on. Write `unpack(packed, heads, interleaved)`, which returns this book's `w_q, w_k, w_v`.
+# Two ways to store $W_Q$, $W_K$, $W_V$ as one array `packed` (3·dim, dim), used as `x @ packed.T`. *Stacked*, as in
+# `nn.MultiheadAttention`: all of $W_Q$, then $W_K$, then $W_V$. *Interleaved*, as in GPT-NeoX: the query rows of head 0, its key rows, its
+# value rows, then head 1, and so on. Write `unpack(packed, heads, interleaved)`, which returns `w_q, w_k, w_v`, to be used as `x @ w_q`,
+# each (dim, heads·dim_head) with heads·dim_head = dim: head 0 owns the first dim_head columns, head 1 the next, and so on.
 # ```
+
 
 # %% tags=["ex:unpack", "ex-stub"]
 def unpack(packed, heads, interleaved):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:unpack", "ex-check"]
+check(unpack)
 
 # %% tags=["ex:unpack", "ex-solution", "hide-cell"]
 def unpack(packed, heads, interleaved):
@@ -846,18 +844,8 @@ def unpack(packed, heads, interleaved):
         packed = blocks.swapaxes(0, 1)  # (3, heads, dim_head, dim)
     return tuple(part.T for part in packed.reshape(3, dim, dim))
 
-# %% tags=["ex:unpack", "ex-check"]
-stacked = np.concatenate([w.T for w in matrices[:3]])
-by_head = np.concatenate(
-    [w[:, 32 * h : 32 * h + 32].T for h in range(12) for w in matrices[:3]]
-)
-for packed, interleaved in ((stacked, False), (by_head, True)):
-    found = unpack(packed, 12, interleaved)
-    for yours, ours in zip(found, matrices[:3], strict=True):
-        assert yours.shape == ours.shape, "(dim, heads·dim_head)"
-        assert np.array_equal(yours, ours), f"interleaved={interleaved}"
-_, small_k, _ = unpack(np.arange(48).reshape(12, 4), 2, True)
-assert np.array_equal(small_k[:, 0], [8, 9, 10, 11]), "heads of another width"
+
+require(unpack)
 
 # %% [markdown] tags=["ex:explore_align", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: align before you pool
