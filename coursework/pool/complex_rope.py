@@ -20,10 +20,11 @@ GIVEN = "import numpy as np\n\nfrom attnlib.positions import position_angles"
 
 def complex_rope(x, positions):
     # BEGIN SOLUTION
-    numbers = x[..., 0::2] + 1j * x[..., 1::2]               # (..., seq, dim / 2)
-    angles = position_angles(positions, x.shape[-1])         # (seq, dim / 2)
+    numbers = x[..., 0::2] + 1j * x[..., 1::2]  # (..., seq, dim / 2)
+    angles = position_angles(positions, x.shape[-1])  # (seq, dim / 2)
     numbers = numbers * np.exp(1j * angles)
-    pairs = np.stack([numbers.real, numbers.imag], axis=-1)  # (..., seq, dim / 2, 2)
+    # (..., seq, dim / 2, 2)
+    pairs = np.stack([numbers.real, numbers.imag], axis=-1)
     return pairs.reshape(x.shape)
     # END SOLUTION
 

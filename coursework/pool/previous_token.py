@@ -19,8 +19,8 @@ LEAST = 0.99 - 1e-9  # rounding is forgiven
 
 def previous_token(n):
     # BEGIN SOLUTION
-    lead = np.log(99 * n) + 1  # weight of the leader: 1 / (1 + (n - 1) e^-lead)
-    w_q = lead * n**0.5 * np.eye(n)  # query i says “i”; √n undoes the division by √d
+    lead = np.log(99 * n) + 1  # its weight: 1 / (1 + (n - 1) e^-lead)
+    w_q = lead * n**0.5 * np.eye(n)  # query i says “i”; √n undoes 1 / √d
     w_k = np.eye(n, k=1)  # key j says “j + 1”, so query i meets key i - 1
     return w_q, w_k
     # END SOLUTION

@@ -25,7 +25,8 @@ def shift_matrix(steps, dim):
     for i, angle in enumerate(angles):
         cos, sin = np.cos(angle), np.sin(angle)
         block = slice(2 * i, 2 * i + 2)
-        matrix[block, block] = [[cos, -sin], [sin, cos]]     # a row (sin, cos) times this
+        # a row (sin, cos) times this
+        matrix[block, block] = [[cos, -sin], [sin, cos]]
     return matrix
     # END SOLUTION
 

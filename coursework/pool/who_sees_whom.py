@@ -22,7 +22,7 @@ def who_sees_whom(layer, x):
     sees = np.zeros((len(x), len(x)), dtype=bool)
     for j in range(len(x)):
         changed = x.copy()
-        changed[j] = changed[j][::-1] + 1  # another vector of about the same size
+        changed[j] = changed[j][::-1] + 1  # another vector, same size
         moved = np.abs(layer(changed) - before).max(axis=-1)  # (seq,)
         sees[:, j] = moved > 1e-9  # column j: who noticed
     return sees
