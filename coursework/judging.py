@@ -82,7 +82,7 @@ def closeness(exercise: Exercise, case: Case):
     Float64 results of two right answers differ by rounding only, some 1e-13 here; 1e-8 leaves room for long sums and
     cancellation, and refuses an added 1e-6. Float32: 1e-4 by the same reasoning.
     """
-    half = any(isinstance(a, np.ndarray) and a.dtype == np.float32 or "float32" in str(getattr(a, "dtype", ""))
+    half = any((isinstance(a, np.ndarray) and a.dtype == np.float32) or "float32" in str(getattr(a, "dtype", ""))
                for a in case.args)
     relative, absolute = exercise.tolerance or ((1e-4, 1e-5) if half else (1e-8, 1e-10))
 
@@ -121,7 +121,7 @@ def _structure(got, want, subject: str = "the result") -> str | None:
         return "The function returns None. Is there a `return`?" if subject == "the result" else f"{subject} is None."
     if isinstance(want, tuple | list):
         if not isinstance(got, tuple | list):
-            return f"{subject} is one {_type(got)}, expected {len(want)} results, separated by commas."
+            return f"{subject} is {_type(got)}, expected {len(want)} results, separated by commas."
         if len(got) != len(want):
             return f"{subject} has {len(got)} parts, expected {len(want)}."
         return next(filter(None, (_structure(g, w, f"result {i + 1} of {len(want)}")
@@ -129,25 +129,27 @@ def _structure(got, want, subject: str = "the result") -> str | None:
     if isinstance(want, dict):
         return None if isinstance(got, dict) and got.keys() == want.keys() else f"{subject} should be a dict with the keys {list(want)}."
     if isinstance(want, np.ndarray) and want.ndim and not isinstance(got, np.ndarray):
-        return f"{subject} is a {_type(got)}, expected an array of shape {want.shape}."
+        return f"{subject} is {_type(got)}, expected an array of shape {want.shape}."
     numbers = (bool, int, float, complex)
     if isinstance(want, numbers) or (isinstance(want, np.ndarray) and want.ndim == 0):
         got = got.item() if isinstance(got, np.ndarray) and got.ndim == 0 else got
         want = want.item() if isinstance(want, np.ndarray) else want
         if not isinstance(got, numbers):
-            return f"{subject} is a {_type(got)}, expected one number."
+            return f"{subject} is {_type(got)}, expected one number."
         if isinstance(want, bool) != isinstance(got, bool):
-            return f"{subject} is of type {_type(got)}, expected {_type(want)}."
+            return f"{subject} is {_type(got)}, expected {_type(want)}."
         if isinstance(want, int) and not isinstance(got, int):
-            return f"{subject} is of type {_type(got)}, expected a whole number (int): counts are exact."
+            return f"{subject} is {_type(got)}, expected a whole number (int): counts are exact."
         return None
     if type(got) is not type(want) and not isinstance(want, np.ndarray):
-        return f"{subject} is of type {_type(got)}, expected {_type(want)}."
+        return f"{subject} is {_type(got)}, expected {_type(want)}."
     return None
 
 
 def _type(value) -> str:
-    return value.kind if isinstance(value, Strange) else "array" if isinstance(value, np.ndarray) else type(value).__name__
+    """What a result is, with its article: "an array", "an int"."""
+    word = value.kind if isinstance(value, Strange) else "array" if isinstance(value, np.ndarray) else type(value).__name__
+    return f"{'an' if word[0] in 'aeiouAEIOU' else 'a'} {word}"
 
 
 def fault(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, str] | None:
@@ -174,7 +176,7 @@ def fault(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
     return None
 
 
-def _wrong(exercise: Exercise, case: Case, outcome: Outcome, want) -> bool:
+def is_wrong(exercise: Exercise, case: Case, outcome: Outcome, want) -> bool:
     """Whether one outcome is wrong."""
     if fault(exercise, case, outcome, want) is not None:
         return True
@@ -190,8 +192,14 @@ def _wrong(exercise: Exercise, case: Case, outcome: Outcome, want) -> bool:
             if got != right:
                 return True
             continue
+        if isinstance(got, int) and isinstance(right, int):
+            if got != right:                          # counts are exact, whatever their size
+                return True
+            continue
         got, right = np.asarray(got), np.asarray(right)
-        if got.shape != right.shape or not np.all(close(got, right)) or _other_kind(got, right):
+        if got.shape != right.shape or _other_kind(got, right):
+            return True
+        if not np.all(got == right if right.dtype.kind in "biuO" else close(got, right)):
             return True
     return False
 
@@ -201,6 +209,13 @@ def _other_kind(got: np.ndarray, want: np.ndarray) -> bool:
     return got.dtype.kind != want.dtype.kind and not whole
 
 
+def same_shapes(got, want) -> bool:
+    """Whether two results of one structure hold arrays of the same shapes and kinds: what an observer may rely on."""
+    if _structure(got, want):
+        return False
+    return all(np.shape(g) == np.shape(w) and not _other_kind(np.asarray(g), np.asarray(w)) for g, w, _ in pieces(got, want, ()))
+
+
 def _look(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, str]:
     """The best that can be said about values that are wrong."""
     if case.memory is not None and outcome.peak > case.memory:
@@ -208,10 +223,12 @@ def _look(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
                 f"{case.memory / 1e6:.1f} MB are allowed here.", "observation")
     if exercise.verify:
         return exercise.verify(case, outcome.value), "observation"
-    shapes_agree = all(np.shape(g) == np.shape(w) for g, w, _ in pieces(outcome.value, want, ()))
-    for observer in exercise.observers if shapes_agree else ():
-        with np.errstate(all="ignore"):
-            said = observer(case, outcome.value, want)
+    for observer in exercise.observers if same_shapes(outcome.value, want) else ():
+        try:
+            with np.errstate(all="ignore"):
+                said = observer(case, outcome.value, want)
+        except Exception:
+            continue                                  # one that cannot cope with this result has nothing to say
         if said:
             return said[0].upper() + said[1:], "observation"
     close = closeness(exercise, case)
@@ -220,6 +237,9 @@ def _look(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
         if isinstance(right, str | None | type(None)):
             if got != right:
                 plainly = plainly or f"{subject} is {got!r}, expected {right!r}."
+            continue
+        if isinstance(got, int) and isinstance(right, int) and max(abs(got), abs(right)) > 2**53:
+            plainly = plainly or f"{subject[0].upper()}{subject[1:]} is {got}, expected {right}."
             continue
         array = Array(np.asarray(got), np.asarray(right), case.dims, case.args, close, subject)
         if array.got.shape == array.want.shape and not array.differs.any() and not _other_kind(array.got, array.want):
@@ -281,7 +301,7 @@ def judge(exercise: Exercise, cases: list[Case], outcomes: list[Outcome], wants:
         return Verdict(exercise.name, "not attempted", "Replace the line that raises NotImplementedError, then run this again.")
     wants = expected(exercise, cases) if wants is None else wants
     rows = list(zip(cases, outcomes, wants, strict=True))
-    bad = [_wrong(exercise, *row) for row in rows]
+    bad = [is_wrong(exercise, *row) for row in rows]
     failed = tuple(c.label for c, b in zip(cases, bad, strict=True) if b)
     passed = tuple(c.label for c, b in zip(cases, bad, strict=True) if not b)
     core = not any(b for c, b in zip(cases, bad, strict=True) if not c.edge)

@@ -107,11 +107,14 @@ def booleans(a: Array) -> str | None:
         return None
     if (a.got == ~a.want).all():
         return f"{a.subject} is True exactly where it should be False."
+    for order in itertools.permutations(range(a.got.ndim)):
+        if order != tuple(range(a.got.ndim)) and a.same(a.got.transpose(order), a.want):
+            return f"{a.subject} is right with its axes {' and '.join(str(i) for i, o in enumerate(order) if i != o)} exchanged."
     more, less = a.got & ~a.want, ~a.got & a.want
     parts = [f"True in {m.sum()} places where False is expected, the first at {_first(m, a.dims)}" if i == 0 else
              f"False in {m.sum()} places where True is expected, the first at {_first(m, a.dims)}"
              for i, m in enumerate((more, less)) if m.any()]
-    side = _side(more | less)
+    side = _side(more | less, a.dims)
     return f"{a.subject} is {' and '.join(parts)}.{side}"
 
 
@@ -123,10 +126,12 @@ def _first(mask: np.ndarray, dims: dict) -> str:
     return f"[{', '.join(map(str, at))}]"
 
 
-def _side(mask: np.ndarray) -> str:
-    """Where in a matrix the faults lie, if that can be said in few words."""
+def _side(mask: np.ndarray, dims: dict) -> str:
+    """Where in a matrix the faults lie, if that can be said in few words; of a diagonal only where queries meet keys."""
     if mask.ndim < 2 or min(mask.shape[-2:]) < 2 or mask.all():
         return ""
+    names = {size: name for name, size in dims.items()}
+    met = mask.shape[-1] == mask.shape[-2] or all(names.get(n, "").startswith("seq") for n in mask.shape[-2:])
     flat = mask.reshape(-1, *mask.shape[-2:]).any(axis=0)
     rows, columns = np.nonzero(flat)
     shift = flat.shape[1] - flat.shape[0]          # the last query stands at the last key
@@ -134,7 +139,7 @@ def _side(mask: np.ndarray) -> str:
              ("in the last row", rows == flat.shape[0] - 1), ("in the first column", columns == 0),
              ("in the last column", columns == flat.shape[1] - 1), ("above the diagonal", columns - rows > shift),
              ("below the diagonal", columns - rows < shift)]
-    where = next((text for text, test in tests if test.all()), "")
+    where = next((text for text, test in tests if test.all() and (met or "diagonal" not in text)), "")
     return f" All of it lies {where}." if where else ""
 
 
@@ -238,7 +243,7 @@ def mostly(a: Array) -> str | None:
     wrong = a.differs
     if wrong.all() or a.got.ndim == 0:
         return None
-    side = _side(wrong)
+    side = _side(wrong, a.dims)
     if side:
         return f"{a.subject} is right in {(~wrong).sum()} of {wrong.size} places.{side}"
     for axis in range(a.got.ndim):

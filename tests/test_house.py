@@ -26,6 +26,7 @@ def test_the_sample_is_in_order(book: Chapter, guard):
     (house.exact_pins, "requirements.txt", "numpy==2.4.6", "numpy>=2", "not an exact pin"),
     (house.exact_pins, "requirements.txt", "numpy==2.4.6", "numpy", "not an exact pin"),
     (house.exact_pins, "requirements.txt", "numpy==2.4.6", "numpy==2.*", "not an exact pin"),
+    (house.exact_pins, "requirements.txt", "numpy==2.4.6", "numpy==2.4.6 ; python_version > '3'", "not an exact pin"),
     (house.exact_pins, "requirements.txt", "numpy==2.4.6", "numpy==2.4.6\nNumPy==2.4.7", "is pinned at"),
     (house.exact_pins, "requirements-models.txt", "==0.1.0", ">=0.1.0", "not an exact pin"),
     (house.pyproject_agrees, "pyproject.toml", "numpy>=2", "numpy>=3", "numpy==2.4.6 is pinned"),

@@ -32,10 +32,10 @@ def allow(megabytes: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def execute(parts: list[str], space: dict) -> None:
+def execute(parts: list[str], space: dict, label: str = "part") -> None:
     """Run pieces of source one after the other in one namespace; each can be read back by `inspect`."""
     for number, text in enumerate(parts):
-        filename = f"<part {number}>"
+        filename = f"<{label} {number}>"
         linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
         exec(compile(text, filename, "exec"), space)
 
@@ -84,7 +84,7 @@ def main() -> None:
     drive = None
     if request["drive"]:
         driver: dict = {"__name__": "drive"}
-        execute(request["drive"], driver)
+        execute(request["drive"], driver, "drive")
         drive = driver["drive"]
     for number, args, kwargs, memory, kernel_limit in cases:
         if stopped is not None:

@@ -39,9 +39,9 @@ def weights(x):
 # answer, reference, argument, and a piece of what should be said
 OBSERVATIONS = [
     (lambda x: None, double, SCORES, "returns None"),
-    (lambda x: 3, double, SCORES, "is a int, expected an array"),
+    (lambda x: 3, double, SCORES, "is an int, expected an array"),
     (lambda x: [1, 2], double, SCORES, "is a list"),
-    (lambda x: object(), double, SCORES, "is a object"),
+    (lambda x: object(), double, SCORES, "is an object"),
     (lambda x: (x, x), double, SCORES, "is a tuple"),
     (lambda x: 2 * x.T, double, SCORES, "other order it would be right"),
     (lambda x: (2 * x)[None], double, SCORES, "an axis of length 1 too many"),

@@ -304,7 +304,7 @@ def test_submissions_are_found_in_every_form(tmp_path):
 def test_a_faulty_assignment_says_which_line_of_thought_is_wrong(tmp_path, text, message):
     path = tmp_path / "a.yml"
     path.write_text(text)
-    with pytest.raises(form.FormError, match=".*") as error:
+    with pytest.raises(form.FormError) as error:
         assign.read(path)
     assert message in str(error.value)
 

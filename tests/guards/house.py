@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from tests.guards import Finding, tracked
 
 LINES = 200  # of code in a file of attnlib
-EXACT = re.compile(r"^[A-Za-z0-9_.-]+==[^=*<>~!,\s]+$")
+EXACT = re.compile(r"^[A-Za-z0-9_.-]+==[^=*<>~!,;\s]+( ; sys_platform == 'linux')?$")
 # Written in parts, so that this file does not find itself.
 PLACES = re.compile(r"(?<![\w.:/~$})-])/(?:" + "|".join(["home", "root", "Users", "tmp", "work", "opt", "private"])
                     + r")/[A-Za-z0-9_.-]+")
@@ -48,7 +48,8 @@ def exact_pins(root: Path) -> list[Finding]:
 def pyproject_agrees(root: Path) -> list[Finding]:
     """What pyproject.toml asks for, with its extras, is met by the pins."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins = {text.split("==")[0].lower(): text.split("==")[1] for _, _, text in requirements(root) if "==" in text}
+    pins = {text.split("==")[0].lower(): text.split("==")[1].split(";")[0].strip() for _, _, text in requirements(root)
+            if "==" in text}
     asked = [*project.get("dependencies", []),
              *(text for extra in project.get("optional-dependencies", {}).values() for text in extra)]
     found = []
@@ -91,7 +92,10 @@ def installed_equal_pins(root: Path, levels: tuple[str, ...] = ("book", "run", "
     missing = [level for level in levels if level not in wanted]
     found = [Finding("requirements.txt", f"has no section `# --- {level}`") for level in missing]
     for level in levels:
-        for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==([^\s#]+)", wanted.get(level, ""), re.MULTILINE):
+        for name, version, linux in re.findall(r"^([A-Za-z0-9_.-]+)==([^\s#]+)( ; sys_platform == 'linux')?",
+                                               wanted.get(level, ""), re.MULTILINE):
+            if linux and sys.platform != "linux":
+                continue
             try:
                 there = metadata.version(name).split("+")[0]
             except metadata.PackageNotFoundError:
