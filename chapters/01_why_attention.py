@@ -27,7 +27,6 @@
 
 # %%
 import json
-from unittest.mock import Mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -753,19 +752,31 @@ assert leaky > 0.95 and honest < 0.2
 
 # %% [markdown]
 # ## Exercises
+#
+# Replace the line that raises, and run the cell with `check`: it tries your function on several inputs and names one thing it saw. The solution is folded below it. More in {doc}`/appendix/exercises`.
 
-# %% [markdown] tags=["ex:distance", "ex-prompt"]
+# %%
+from coursework import check, require
+
+# %% [markdown] tags=["ex:recall_at", "ex-prompt"]
 # ```{exercise} An exam at one distance
-# :label: ex-distance
-# Write `recall_at(rng, batch, distance)`: stories of 8 pairs with **one** question each, which stands `distance` tokens after the value it asks for. Return
-# `story` (batch, 16), `asked` (batch, 1), `answers` (batch, 1), the answers as digits 0 to 7, as `make_recall` does. For a distance that cannot be had, raise a `ValueError`.
+# :label: ex-recall-at
+# `make_recall(rng, batch, pairs)` makes stories of letters (tokens 0 to 7) and digits (tokens 8 to 15), `a 3 c 1 ...`, and asks for each of
+# their letters once. Write `recall_at(rng, batch, distance)`: stories of 8 pairs with **one** question each. The question comes after the
+# 16 tokens of the story, and stands `distance` tokens after the value it asks for: 1 for the last token of the story. Return `story`
+# (batch, 16), `asked` (batch, 1), the letters, and `answers` (batch, 1), the digits as numbers from 0 to 7, as `make_recall` does. Letters and digits are drawn
+# from `rng`, afresh for every story. For a distance that cannot be had, raise a `ValueError`.
 # ```
 
-# %% tags=["ex:distance", "ex-stub"]
+
+# %% tags=["ex:recall_at", "ex-stub"]
 def recall_at(rng, batch, distance):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:distance", "ex-solution", "hide-cell"]
+# %% tags=["ex:recall_at", "ex-check"]
+check(recall_at)
+
+# %% tags=["ex:recall_at", "ex-solution", "hide-cell"]
 def recall_at(rng, batch, distance):
     if distance not in range(1, 16, 2):  # values stand 1, 3, ... 15 back
         raise ValueError(f"distance is {distance}, expected 1, 3, ... or 15")
@@ -773,39 +784,31 @@ def recall_at(rng, batch, distance):
     pair = 8 - (distance + 1) // 2                 # distance 1: the last pair
     return story, keys[:, [pair]], values[:, [pair]]
 
-# %% tags=["ex:distance", "ex-check"]
-for distance in range(1, 16, 2):
-    made = recall_at(np.random.default_rng(3), 256, distance)
-    shapes = [part.shape for part in made]
-    assert shapes == [(256, 16), (256, 1), (256, 1)], f"shapes are {shapes}"
-    told, letter, digit = made[0], made[1][:, 0], made[2][:, 0]
-    assert set(digit) == set(range(8)), "answers: all digits from 0 to 7"
-    there = told[:, [15 - distance, 16 - distance]].T - [[0], [KEYS]]
-    assert (there == [letter, digit]).all(), f"wrong pair at {distance}"
-    once = np.sort(told[:, ::2], axis=1) == np.arange(KEYS)
-    assert once.all(), "each letter must occur once in a story"
-for distance in (0, 2, 17, -1):
-    try:
-        recall_at(np.random.default_rng(3), 256, distance)
-    except ValueError:
-        continue
-    raise AssertionError(f"distance {distance} was accepted")
+
+require(recall_at)
 inside = exam(window, make=lambda rng, batch, pairs: recall_at(rng, batch, 7))
 outside = exam(window, make=lambda rng, batch, pairs: recall_at(rng, batch, 9))
-assert inside.mean() > 0.9, "at distance 7 the window sees the value"
-assert outside.mean() < 0.2, "at distance 9 it does not"
+assert inside.mean() > 0.9 and outside.mean() < 0.2  # the window's edge
 
 # %% [markdown] tags=["ex:by_hand", "ex-prompt"]
 # ```{exercise} A reader with no parameters
 # :label: ex-by-hand
-# Solve the task with **two calls of `attention` and nothing learned**. Write `by_hand(tokens, attend)` for one row of token numbers, a story of any number of pairs and then the question, shape `(2·pairs + 1,)`;
-# `attend` is `attention`, handed in so that the check can count the calls. (It divides the scores by $\sqrt{\textit{dim}}$, which one-hot vectors can ignore.) Return the answer, 0 to 7. Choose `q`, `k`, `v` from two kinds of one-hot vectors: what a token is, `np.eye(16)[tokens]`, and where it stands, `np.eye(len(tokens))`. Large
-# factors make a look sharp. First let every token fetch the one before it; then match.
+# A story lists pairs, a letter (tokens 0 to 7) and a digit (tokens 8 to 15), each letter at most once; the last token is one of its
+# letters again, the question. The answer is the digit behind that letter. Solve the task with **two calls of `attention` and nothing
+# learned**. Write `by_hand(tokens, attend)` for one row of token numbers, a story of any number of pairs and then the question, shape
+# `(2·pairs + 1,)`; `attend(q, k, v)` is `attention`, which returns the result and the weights, handed in so that the calls can be
+# counted. (It divides the scores by $\sqrt{\textit{dim}}$, which one-hot vectors can ignore.) Return the answer, an int from 0 to 7. Choose `q`, `k`, `v` from two kinds of one-hot vectors: what a token is,
+# `np.eye(16)[tokens]`, and where it stands, `np.eye(len(tokens))`. Large factors make a look sharp. First let every token fetch the one
+# before it; then match.
 # ```
+
 
 # %% tags=["ex:by_hand", "ex-stub"]
 def by_hand(tokens, attend):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:by_hand", "ex-check"]
+check(by_hand)
 
 # %% tags=["ex:by_hand", "ex-solution", "hide-cell"]
 def by_hand(tokens, attend):
@@ -815,33 +818,28 @@ def by_hand(tokens, attend):
     answer, _ = attend(1000 * content[-1:], before, content)
     return int(answer[0].argmax()) - KEYS  # who has my letter before it?
 
-# %% tags=["ex:by_hand", "ex-check"]
-for n in range(1, 9):
-    told, letter, digit = make_recall(np.random.default_rng(4), 40, n)
-    stories, which = np.arange(40), np.arange(40) % n   # every place is asked
-    asks = letter[stories, which][:, None]
-    questions = np.concatenate([told, asks], axis=1)
-    answered = [by_hand(question, attention) for question in questions]
-    for got, right in zip(answered, digit[stories, which], strict=True):
-        assert got == right, f"pairs={n}: you say {got}, the story {right}"
-counted = Mock(wraps=attention)
-by_hand(questions[0], counted)
-calls = counted.call_count
-assert calls == 2, f"two looks with attend(q, k, v), not {calls}"
-print("0 parameters, 320 stories, no mistake")
 
-# %% [markdown] tags=["ex:layers", "ex-prompt"]
+require(by_hand)
+
+# %% [markdown] tags=["ex:layers_needed", "ex-prompt"]
 # ```{exercise} How many layers?
-# :label: ex-layers
-# Write `layers_needed(distance, left, dilated=False)`: the smallest number of layers after which a token hears of the one `distance` back. Contiguous: every layer sees the tokens 0, 1, … `left` back. Dilated: layer $l = 0, 1, \dots$ sees
-# those $0, s, 2s, \dots, \textit{left}\cdot s$ back, with $s = (\textit{left}+1)^l$. Distance 0 needs no layer. Return an integer; the check asks for distances up to 99,999. Beware of logarithms in floating point.
+# :label: ex-layers-needed
+# Every layer of a network sees a window: itself and `left` places to the left. Write `layers_needed(distance, left, dilated=False)`:
+# the smallest number of layers (an int) after which a token hears of the one `distance` back. Contiguous: every layer sees the tokens
+# 0, 1, … `left` back. Dilated: layer $l = 0, 1, \dots$ sees those $0, s, 2s, \dots, \textit{left}\cdot s$ back, with
+# $s = (\textit{left}+1)^l$. `distance` is an int from 0 to 99,999, `left` an int from 1. Distance 0 needs no layer. Beware of logarithms in
+# floating point.
 # ```
 
-# %% tags=["ex:layers", "ex-stub"]
+
+# %% tags=["ex:layers_needed", "ex-stub"]
 def layers_needed(distance, left, dilated=False):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:layers", "ex-solution", "hide-cell"]
+# %% tags=["ex:layers_needed", "ex-check"]
+check(layers_needed)
+
+# %% tags=["ex:layers_needed", "ex-solution", "hide-cell"]
 def layers_needed(distance, left, dilated=False):
     layers, reached, step = 0, 0, 1
     while reached < distance:
@@ -849,53 +847,32 @@ def layers_needed(distance, left, dilated=False):
         step *= left + 1 if dilated else 1
     return layers          # dilated: reached is (left + 1)^layers - 1
 
-# %% tags=["ex:layers", "ex-check"]
-def heard(layers, left, dilated):  # every distance that is heard, by trying
-    found = {0}
-    for layer in range(layers):
-        step = (left + 1) ** layer if dilated else 1
-        jumps = [step * jump for jump in range(left + 1)]
-        found = {there + jump for there in found for jump in jumps}
-    return found
 
-
-for left, dilated in ((1, False), (1, True), (2, True), (4, False), (4, True)):
-    for distance in (0, 1, 4, 5, 24, 25, 124, 125):
-        needed = layers_needed(distance, left, dilated)
-        case = f"distance {distance}, left {left}, dilated={dilated}: "
-        assert distance in heard(needed, left, dilated), case + "too few"
-        fewer = heard(needed - 1, left, dilated) if needed else set()
-        assert distance not in fewer, case + f"fewer than {needed} do"
-both = layers_needed(99_999, 4), layers_needed(99_999, 4, dilated=True)
-# 4 · 25 000 ≥ 99 999,  5⁷ ≤ 99 999 < 5⁸
-assert both == (25_000, 8), f"99,999 back, contiguous and dilated: {both}"
-print("from end to end of 100,000 tokens, left=4:", both)
+require(layers_needed)
 
 # %% [markdown] tags=["ex:overwrite", "ex-prompt"]
 # ```{exercise} A state that can change its mind
 # :label: ex-overwrite
-# A story says *a 3* and later *a 5*. The sum of outer products returns the mixture of both. Write `overwrite(state, k, v)`, which returns a **new** state (dim, values) that answers the unit vector `k` with exactly `v`, whatever it answered before, and answers every
-# vector perpendicular to `k` as before. Hint: what does the old state say to `k`, and what is missing?
+# A story says *a 3* and later *a 5*. A state (dim, values) that sums the outer products of keys and values answers a key `k` with
+# `k @ state`, so it returns the mixture of both. Write `overwrite(state, k, v)`, which returns a **new** state (dim, values) that answers
+# the unit vector `k` (dim,) with exactly `v` (values,), whatever it answered before, and answers every vector perpendicular to `k` as before.
+# `state` itself stays as it is. Hint: what does the old state say to `k`, and what is missing?
 # ```
+
 
 # %% tags=["ex:overwrite", "ex-stub"]
 def overwrite(state, k, v):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:overwrite", "ex-check"]
+check(overwrite)
+
 # %% tags=["ex:overwrite", "ex-solution", "hide-cell"]
 def overwrite(state, k, v):
     return state + np.outer(k, v - k @ state)      # add what is missing
 
-# %% tags=["ex:overwrite", "ex-check"]
-trial = np.random.default_rng(5)
-basis = np.linalg.qr(trial.normal(size=(6, 6)))[0]  # six perpendicular unit rows
-old, (v_first, v_second) = trial.normal(size=(6, 4)), trial.normal(size=(2, 4))
-kept = old.copy()
-new = overwrite(overwrite(old, basis[0], v_first), basis[0], v_second)
-assert np.array_equal(old, kept), "the old state was modified"
-assert np.allclose(basis[0] @ new, v_second), "asking k must give exactly v"
-others = np.allclose(basis[1:] @ new, basis[1:] @ old)
-assert others, "answers to vectors perpendicular to k have changed"
+
+require(overwrite)
 
 # %% [markdown]
 # This update is the *delta rule*; {cite:t}`schlag2021` give it to a fast recurrent layer, and Part III builds it.

@@ -492,48 +492,52 @@ print(f"lead needed: {needed:.2f}")
 # %% [markdown]
 # ## Exercises
 
+# %%
+from coursework import check, require
+
 # %% [markdown] tags=["ex:soften", "ex-prompt"]
 # ```{exercise} Temperature with its limits
 # :label: ex-soften
-# Write `soften(scores, temperature)` for finite scores and any temperature $\ge 0$, **including 0**, where all weight goes to the largest score and ties share it equally,
-# and including `np.inf`, where every key gets the same. Nothing may be divided by zero. It should work on any leading axes.
+# Write `soften(scores, temperature)`: `softmax` over the last axis of `scores` divided by the temperature, for finite scores and any
+# temperature $\ge 0$, however small, **including 0**, where all weight goes to the largest score of each row and exact ties share it
+# equally, and including `np.inf`, where every key gets the same. Nothing may be divided by zero (where it is tried, NumPy raises a
+# `FloatingPointError` here instead of warning). It should work on any leading axes, or none. Do not change `scores`.
 # ```
+
 
 # %% tags=["ex:soften", "ex-stub"]
 def soften(scores, temperature):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:soften", "ex-check"]
+check(soften)
+
 # %% tags=["ex:soften", "ex-solution", "hide-cell"]
 def soften(scores, temperature):
+    shifted = scores - scores.max(axis=-1, keepdims=True)  # largest: 0
     if temperature == 0:
-        ties = scores == scores.max(axis=-1, keepdims=True)
+        ties = shifted == 0
         return ties / ties.sum(axis=-1, keepdims=True)
-    return softmax(scores / temperature)
+    return softmax(shifted / temperature)  # may go to -inf, never to +inf
 
-# %% tags=["ex:soften", "ex-check"]
-assert np.allclose(soften(scores, 1.0), softmax(scores)), "T = 1: softmax"
-warm = soften(scores[it], 2.0)
-halved = np.isclose(warm[animal] / warm[0], np.exp(lead / 2))
-assert halved, "T = 2 halves every lead"
-assert np.isclose(warm.sum(), 1), "the row sums to 1"
 
-tied = np.array([[3.0, 3.0, 0.0], [1.0, 2.0, np.nextafter(2, 3)]])
-with np.errstate(divide="raise", invalid="raise"):    # no division by zero
-    cold, coldest = soften(tied, 0), soften(scores[it], 0)
-assert np.array_equal(cold, [[0.5, 0.5, 0], [0, 0, 1]]), "only ties share, row by row"
-assert coldest[animal] == 1, "T = 0 is a hard lookup"
-assert np.allclose(soften(scores, np.inf), 1 / 15), "infinitely hot: the mean"
+require(soften)
 
 # %% [markdown] tags=["ex:log_softmax", "ex-prompt"]
 # ```{exercise} Logarithms without a detour
 # :label: ex-log-softmax
-# Losses need $\ln A_j$. `np.log(softmax(scores))` gives $-\infty$ for a key whose weight underflows, although the logarithm itself is an ordinary
-# number. Write `log_softmax(scores)` that is right for any finite scores. Hint: take the logarithm of the formula on paper first.
+# Losses need $\ln A_j$, the logarithms of softmax weights. `np.log(softmax(scores))` gives $-\infty$ for a key whose weight underflows, although
+# the logarithm itself is an ordinary number. Write `log_softmax(scores)` that is right for any finite scores, over the last axis, with any
+# leading axes or none. The result has the shape of `scores`, which stays as it is. Hint: take the logarithm of the formula on paper first.
 # ```
+
 
 # %% tags=["ex:log_softmax", "ex-stub"]
 def log_softmax(scores):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:log_softmax", "ex-check"]
+check(log_softmax)
 
 # %% tags=["ex:log_softmax", "ex-solution", "hide-cell"]
 def log_softmax(scores):
@@ -541,73 +545,64 @@ def log_softmax(scores):
     # ln(e^s / sum) = s - ln sum
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
-# %% tags=["ex:log_softmax", "ex-check"]
-assert np.allclose(np.exp(log_softmax(scores)), softmax(scores)), "exp gives the weights back"
-far = np.array([1e4, 0.0, -1e4])  # np.log(softmax(far)): [0, -inf, -inf]
-assert np.array_equal(log_softmax(far), [0.0, -1e4, -2e4]), "nothing overflows, no log of 0"
-apart = np.stack([far, far + 1e5])           # each row has its own maximum
-assert np.allclose(log_softmax(apart), log_softmax(far)), "one maximum per row"
 
-# %% [markdown] tags=["ex:merge_rows", "ex-prompt"]
+require(log_softmax)
+
+# %% [markdown] tags=["ex:merge", "ex-prompt"]
 # ```{exercise} Half a row at a time
-# :label: ex-merge-rows
-# A row of keys is too long for your memory, so you see it in two halves. For each half you may keep its largest score and the sum of its powers,
-# `row_max` and `row_sum` (relative to that half's own maximum), nothing else. Write `merge(max_a, sum_a, max_b, sum_b)`, which returns the maximum
-# and the sum of the **whole** row, safe for scores like 1000 and $-1000$.
-# This is the step that FlashAttention repeats for every block.
+# :label: ex-merge
+# A row of scores is too long for your memory, so you see it in two halves. For each half you may keep its largest score, `row_max`, and the sum
+# of its powers, `row_sum` $= \sum_j e^{S_j - \text{row\_max}}$, relative to that half's own maximum, nothing else. Write
+# `merge(max_a, sum_a, max_b, sum_b)`: from these four numbers, return the maximum and the sum of the **whole** row, in this order, safe for
+# scores like 1000 and −1000. In one half every key may be masked: its maximum is $-\infty$ and its sum 0 (never in both). This is the step that
+# FlashAttention {cite}`dao2022` repeats for every block.
 # ```
 
-# %% tags=["ex:merge_rows", "ex-stub"]
+
+# %% tags=["ex:merge", "ex-stub"]
 def merge(max_a, sum_a, max_b, sum_b):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:merge_rows", "ex-solution", "hide-cell"]
+# %% tags=["ex:merge", "ex-check"]
+check(merge)
+
+# %% tags=["ex:merge", "ex-solution", "hide-cell"]
 def merge(max_a, sum_a, max_b, sum_b):
     row_max = np.maximum(max_a, max_b)
     sum_a = sum_a * np.exp(max_a - row_max)  # each half is rescaled
     sum_b = sum_b * np.exp(max_b - row_max)
     return row_max, sum_a + sum_b
 
-# %% tags=["ex:merge_rows", "ex-check"]
-def halves(scores, cut):
-    for part in (scores[:cut], scores[cut:]):
-        yield part.max()
-        yield np.exp(part - part.max()).sum()
 
+require(merge)
 
-rising = np.array([1000.0, 999.0, -1000.0, 1001.0])
-for long_row in (scores[it], rising, rising[::-1]):  # either half may lead
-    row_max, row_sum = merge(*halves(long_row, 2))
-    assert row_max == long_row.max(), "the maximum of the whole row"
-    true_sum = np.exp(long_row - long_row.max()).sum()
-    assert np.isclose(row_sum, true_sum), "both sums relative to the new maximum"
-
-# %% [markdown] tags=["ex:duplicate_key", "ex-prompt"]
+# %% [markdown] tags=["ex:with_duplicate", "ex-prompt"]
 # ```{exercise} Twice the same key
-# :label: ex-duplicate
-# The word *animal* appears a second time, with exactly the same key. **Predict** first: do the weights of the two *animals* together equal the
-# old weight of the one? Then write `with_duplicate(weights, j)`: from a row of **weights** alone (no scores), the row of $M + 1$ weights after key $j$
-# has been appended once more, at the end.
+# :label: ex-with-duplicate
+# A sentence says the same word, *animal*, a second time, with exactly the same key. **Predict** first: do the weights of the two *animals*
+# together equal the old weight of the one? Then write `with_duplicate(weights, j)`. `weights` (seq_k,) is one row that softmax made, so it sums
+# to 1; the scores are not given. Return the row of weights (seq_k + 1,) after key `j` ($0 \le$ `j` $<$ seq_k) has been appended once more, at
+# the end. Do not change `weights`.
 # ```
 
-# %% tags=["ex:duplicate_key", "ex-stub"]
+
+# %% tags=["ex:with_duplicate", "ex-stub"]
 def with_duplicate(weights, j):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:duplicate_key", "ex-solution", "hide-cell"]
+# %% tags=["ex:with_duplicate", "ex-check"]
+check(with_duplicate)
+
+# %% tags=["ex:with_duplicate", "ex-solution", "hide-cell"]
 def with_duplicate(weights, j):
     longer = np.append(weights, weights[j])
     return longer / longer.sum()  # the new sum is 1 + weights[j]
 
-# %% tags=["ex:duplicate_key", "ex-check"]
-small = with_duplicate(np.array([0.25, 0.75]), 0)
-assert np.allclose(small, [0.2, 0.6, 0.2]), "both keep their power, all shrink"
-twice = with_duplicate(weights[it], animal)
-longer_row = np.append(scores[it], scores[it, animal])
-assert np.allclose(twice, softmax(longer_row), atol=1e-6)
 
+require(with_duplicate)
+twice = with_duplicate(weights[it], animal)
 together = twice[animal] + twice[-1]
-assert together > weights[it, animal]             # repeating draws attention
+assert together > weights[it, animal]  # repeating draws attention
 print(f"animal once: {weights[it, animal]:.3f}",
       f"  twice: {twice[animal]:.3f} + {twice[-1]:.3f} = {together:.3f}")
 

@@ -789,7 +789,7 @@ def who_sees_whom(layer, x):
     sees = np.zeros((len(x), len(x)), dtype=bool)
     for j in range(len(x)):
         changed = x.copy()
-        changed[j] = changed[j][::-1] + 1  # another vector of about the same size
+        changed[j] = changed[j][::-1] + 1  # another vector, same size
         moved = np.abs(layer(changed) - before).max(axis=-1)  # (seq,)
         sees[:, j] = moved > 1e-9  # column j: who noticed
     return sees
@@ -880,8 +880,8 @@ check(previous_token)
 
 # %% tags=["ex:previous_token", "ex-solution", "hide-cell"]
 def previous_token(n):
-    lead = np.log(99 * n) + 1  # weight of the leader: 1 / (1 + (n - 1) e^-lead)
-    w_q = lead * n**0.5 * np.eye(n)  # query i says “i”; √n undoes the division by √d
+    lead = np.log(99 * n) + 1  # its weight: 1 / (1 + (n - 1) e^-lead)
+    w_q = lead * n**0.5 * np.eye(n)  # query i says “i”; √n undoes 1 / √d
     w_k = np.eye(n, k=1)  # key j says “j + 1”, so query i meets key i - 1
     return w_q, w_k
 

@@ -617,76 +617,86 @@ plt.show()
 # %% [markdown]
 # ## Exercises
 
+# %%
+from coursework import check, require
+
 # %% [markdown] tags=["ex:shift_matrix", "ex-prompt"]
 # ```{exercise} A shift is a rotation
 # :label: ex-shift-matrix
-# Write `shift_matrix(steps, dim)`, a (dim, dim) matrix with `sinusoids(seq, dim)[t] @ shift_matrix(s, dim) == sinusoids(seq, dim)[t + s]` for every position `t` and every shift `s`, also a negative one. It must not depend on `t`: this is how a head
-# *could* learn "the token four to the left". Recall $\sin(a + b) = \sin a \cos b + \cos a \sin b$ and $\cos(a+b) = \cos a \cos b - \sin a \sin b$.
+# `sinusoids(seq, dim)` (seq, dim) holds in columns $2i$ and $2i + 1$ of row $t$ the sine and the cosine of $\omega_i t$, and
+# `position_angles(positions, dim)` (seq, dim / 2) the angles $\omega_i t$ themselves, for an array of positions; both are given. Write
+# `shift_matrix(steps, dim)`, a (dim, dim) matrix with `sinusoids(seq, dim)[t] @ shift_matrix(s, dim) == sinusoids(seq, dim)[t + s]` for
+# every position `t`; `steps` may be negative. It must not depend on `t`: this is how a head *could* learn "the token four to the left".
+# Recall $\sin(a + b) = \sin a \cos b + \cos a \sin b$ and $\cos(a+b) = \cos a \cos b - \sin a \sin b$.
 # ```
+
 
 # %% tags=["ex:shift_matrix", "ex-stub"]
 def shift_matrix(steps, dim):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:shift_matrix", "ex-check"]
+check(shift_matrix)
+
 # %% tags=["ex:shift_matrix", "ex-solution", "hide-cell"]
 def shift_matrix(steps, dim):
     matrix = np.zeros((dim, dim))
-    for i, angle in enumerate(position_angles(np.array([steps]), dim)[0]):
+    angles = position_angles(np.array([steps]), dim)[0]      # (dim / 2,)
+    for i, angle in enumerate(angles):
         cos, sin = np.cos(angle), np.sin(angle)
         block = slice(2 * i, 2 * i + 2)
-        matrix[block, block] = [[cos, -sin], [sin, cos]]     # a row (sin, cos) times this
+        # a row (sin, cos) times this
+        matrix[block, block] = [[cos, -sin], [sin, cos]]
     return matrix
 
-# %% tags=["ex:shift_matrix", "ex-check"]
-for steps, dim in ((1, 64), (4, 64), (-3, 64), (4, 8)):
-    vectors = sinusoids(60, dim)
-    shifted = vectors[10:50] @ shift_matrix(steps, dim)
-    wanted = vectors[10 + steps : 50 + steps]
-    assert np.allclose(shifted, wanted), f"not a shift by {steps} at width {dim}"
-square = shift_matrix(3, 8) @ shift_matrix(3, 8).T
-assert np.allclose(square, np.eye(8)), "not a rotation"
+
+require(shift_matrix)
 
 # %% [markdown] tags=["ex:complex_rope", "ex-prompt"]
 # ```{exercise} RoPE in one multiplication
 # :label: ex-complex-rope
-# Read each neighbouring pair of columns as one complex number. Then turning it by an angle is a multiplication by $e^{\mathrm i\,\text{angle}}$. Write `complex_rope(x, positions)` for the
-# *interleaved* layout, on any leading axes; the result is real again, and `x` keeps its values. (Hint: `x[..., 0::2] + 1j * x[..., 1::2]`.)
+# Read each neighbouring pair of columns as one complex number. Then turning it by an angle is a multiplication by
+# $e^{\mathrm i\,\text{angle}}$. Write `complex_rope(x, positions)`, which turns `x` (..., seq, dim), dim even, in the *interleaved* layout
+# (columns $2i$ and $2i + 1$ are a pair), on any leading axes; row $t$ of the last two axes stands at `positions[t]`, `positions` is (seq,).
+# The result has the shape of `x` and holds real numbers. `position_angles(positions, dim)`, the angle of each pair at each position
+# (seq, dim / 2), is given. (Hint: `x[..., 0::2] + 1j * x[..., 1::2]`.)
 # ```
+
 
 # %% tags=["ex:complex_rope", "ex-stub"]
 def complex_rope(x, positions):
     raise NotImplementedError("replace this line")
 
+# %% tags=["ex:complex_rope", "ex-check"]
+check(complex_rope)
+
 # %% tags=["ex:complex_rope", "ex-solution", "hide-cell"]
 def complex_rope(x, positions):
-    numbers = x[..., 0::2] + 1j * x[..., 1::2]               # (..., seq, dim / 2)
-    numbers = numbers * np.exp(1j * position_angles(positions, x.shape[-1]))
-    pairs = np.stack([numbers.real, numbers.imag], axis=-1)  # (..., seq, dim / 2, 2)
+    numbers = x[..., 0::2] + 1j * x[..., 1::2]  # (..., seq, dim / 2)
+    angles = position_angles(positions, x.shape[-1])  # (seq, dim / 2)
+    numbers = numbers * np.exp(1j * angles)
+    # (..., seq, dim / 2, 2)
+    pairs = np.stack([numbers.real, numbers.imag], axis=-1)
     return pairs.reshape(x.shape)
 
-# %% tags=["ex:complex_rope", "ex-check"]
-batch = np.random.default_rng(1).normal(size=(2, 3, 5, 8))   # (batch, heads, seq, dim_head)
-places = np.array([0, 1, 5, 6, 40])
-wanted = apply_rope(batch, places, interleaved=True)
-before = batch.copy()
-turned = complex_rope(batch, places)
-assert np.array_equal(batch, before), "x itself was changed"
-assert np.shape(turned) == batch.shape, "two real columns for each complex number"
-wrong = apply_rope(batch, places), apply_rope(batch, -places, interleaved=True)
-assert not np.allclose(turned, wrong[0]), "this is the half-split layout"
-assert not np.allclose(turned, wrong[1]), "turned the wrong way round"
-assert np.allclose(turned, wanted), "not interleaved RoPE"
+
+require(complex_rope)
 
 # %% [markdown] tags=["ex:relative_bias", "ex-prompt"]
 # ```{exercise} Learned distances
 # :label: ex-relative-bias
-# Write `relative_bias(table, seq_q, seq_k)`: a bias for each query and key, looked up by the distance *query position − key position*, clipped to $[-c, c]$. `table` has $2c + 1$ entries, `table[0]` for distance $-c$ (a key
-# $c$ or more *after* the query), `table[c]` for distance 0. Queries are the last `seq_q` of the `seq_k` positions.
+# Write `relative_bias(table, seq_q, seq_k)`: a bias (seq_q, seq_k) for each query and key, looked up by the distance *query position − key
+# position*, clipped to $[-c, c]$. `table` has $2c + 1$ entries, `table[0]` for distance $-c$ (a key $c$ or more *after* the query),
+# `table[c]` for distance 0. Queries are the last `seq_q` of the `seq_k` positions.
 # ```
+
 
 # %% tags=["ex:relative_bias", "ex-stub"]
 def relative_bias(table, seq_q, seq_k):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:relative_bias", "ex-check"]
+check(relative_bias)
 
 # %% tags=["ex:relative_bias", "ex-solution", "hide-cell"]
 def relative_bias(table, seq_q, seq_k):
@@ -695,16 +705,10 @@ def relative_bias(table, seq_q, seq_k):
     distance = q_idx - np.arange(seq_k)                      # (seq_q, seq_k)
     return table[np.clip(distance, -reach, reach) + reach]
 
-# %% tags=["ex:relative_bias", "ex-check"]
-table = np.array([-2.0, -1.0, 0.0, 10.0, 20.0])              # distances -2 … 2
-square = relative_bias(table, 4, 4)
-assert np.shape(square) == (4, 4), "one bias for each query and key"
-assert np.array_equal(square[3], [20, 20, 10, 0]), "last query: keys behind it"
-assert np.array_equal(square[0], [0, -1, -2, -2]), "first query: keys after it"
-last_two = relative_bias(table, 2, 4)                        # two queries after a cache of two keys
-assert np.array_equal(last_two, square[2:]), "queries are the last positions"
+
+require(relative_bias)
 priced = -0.5 * np.abs(np.arange(-5, 6.0))                   # ALiBi is a table that is not learned
-assert np.allclose(relative_bias(priced, 6, 6), alibi_bias(8, 6)[0]), "ALiBi as a table"
+assert np.allclose(relative_bias(priced, 6, 6), alibi_bias(8, 6)[0])
 
 # %% [markdown] tags=["ex:explore_base", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: squeeze the positions
