@@ -53,7 +53,7 @@ def cases(rng):
     large = rng.normal(size=shape) + 1000 * rng.integers(-2, 3, size=shape)
     large[:, 0], large[:, 1] = 2000, -2000
     yield case("scores near a million, temperature of hundreds", large + 1e6, float(rng.uniform(400, 700)), dims=s)
-    yield case("temperature 0", rng.normal(size=shape) - 5, 0, dims=s)
+    yield case("temperature 0, scores near -1e-40", (rng.normal(size=shape) - 5) * 1e-40, 0, dims=s)
     tied = rng.integers(3, size=(s.batch, *shape)).astype(float)
     tied[:, 0, :2] = 5
     tied[:, 1, 0], tied[:, 1, 1] = 5, np.nextafter(5, 6)
