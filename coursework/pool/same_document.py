@@ -32,8 +32,8 @@ def drive(f, document, q_idx, k_idx):
 
 
 def _packed(rng, sizes):
-    """Documents one after the other, each of its own length, with numbers that are not their places."""
-    return np.repeat(np.cumsum(rng.integers(2, 5, size=len(sizes))), sizes)
+    """Documents one after the other, each of its own length; some of their numbers follow each other, some do not."""
+    return np.repeat(rng.integers(2, 5) + np.cumsum([0, *rng.permutation([1, 1, 2, 3])])[:len(sizes)], sizes)
 
 
 def _square(seq):
