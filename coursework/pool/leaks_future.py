@@ -11,9 +11,9 @@ PROMPT = r"""
 Write `leaks_future(layer, x)`. `layer` is any function from token vectors (seq, dim) to results (seq, dim_v), and you cannot look inside.
 Return `True` if the result of any position depends on a **later** token, else `False`. Do not change `x`; a token in it may be all zeros.
 A leak of a few thousandths counts; rounding noise, a few millionths, does not. Your test is tried on layers that are in order and on layers
-that leak, some of them slyly: by one position, only from far away, only between the first tokens, at a single position, through the sum
-of a late mask, behind a normalisation, and outside of the attention altogether. A LayerNorm takes the mean of a token's numbers away and
-divides by their spread, so choose with care how you change a token.
+that leak, some of them slyly: by one position, only from far away, only between the first tokens, at a single position, through a single
+number of a token, through the sum of a late mask, behind a normalisation, and outside of the attention altogether. A LayerNorm takes the
+mean of a token's numbers away and divides by their spread, so choose with care how you change a token.
 """
 
 
@@ -64,7 +64,15 @@ def make(spec):
         at = np.arange(len(x))[:, None] == place
         return at * (x[:place + 1].mean(axis=0) @ spec["w_v"])
 
+    def one_number(x, sign):  # one result for each token, and one of these sees one number of the next token
+        own = (x @ spec["w_v"]).mean(axis=-1, keepdims=True)
+        if place + 1 < len(x):
+            own[place] += sign * x[place + 1, 1]
+        return own
+
     return {
+        "one number up": lambda x: one_number(x, 1),
+        "one number down": lambda x: one_number(x, -1),
         "late window": lambda x: np.vstack([0 * x[:1] @ spec["w_v"], attend(x)[:-1]]),
         "zero": lambda x: np.zeros((len(x), spec["w_v"].shape[1]), x.dtype),
         "noisy": two_sums,
@@ -110,6 +118,11 @@ def cases(rng):
     gap[place + 1] = 0
     yield given(f"position {place} sees {place + 1}, a token of zeros", "one row", gap, place)
     yield given("the last position but one sees the last", "one row", place=seq - 2)
+    place = int(rng.integers(3, seq - 3))
+    clear = x.copy()
+    clear[place + 1, [1, -2]] = 3, -1  # no change that alters this number leaves it where it was by chance
+    yield given(f"position {place} adds the second number of token {place + 1}", "one number up", clear, place)
+    yield given(f"position {place} takes the second number of token {place + 1} away", "one number down", clear, place)
     yield given("one ahead, behind a LayerNorm", "LayerNorm, one ahead")
     yield given("normalised over the sequence", "over the sequence")
     moved = max(np.abs(np.tanh(other.mean(axis=0) @ w_v) - np.tanh(x.mean(axis=0) @ w_v)).max() for other in _changed(x))
@@ -211,7 +224,8 @@ def negates(layer, x):
     return _test(layer, x, change=lambda token: -token)
 
 
-@wrong("You put zeros in the place of a token. Where zeros stood already, nothing has been changed.")
+@wrong("A token that is all zeros stays as it was under your change: zeros put in the place of its numbers, or these multiplied, or put in another "
+       "order. Which change alters every token?")
 def zeros(layer, x):
     return _test(layer, x, change=np.zeros_like)
 
@@ -254,18 +268,29 @@ def _span(numbers):
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
+@wrong("You change one number of a token. A leak may run through another of its numbers: change them all.")
+def one_feature(layer, x):
+    return _test(layer, x, change=lambda token: np.where(np.arange(len(token)) == 0, token + 1, token))
+
+
+@wrong("Results that rise give a leak away in your test, results that fall do not. A difference has a sign, and here either one counts.")
+def without_abs(layer, x):
+    before = layer(x)
+    return any((layer(other)[:t] - before[:t]).max() > 1e-4 for t, other in enumerate(_changed(x), start=1))
+
+
 @wrong("You put NaN in the place of a token and look where it comes out. 0 · NaN is NaN, so a weight of exactly 0 seems to leak: "
        "replace the token by numbers.")
 def nan_marks(layer, x):
     return any(np.isnan(layer(np.where(np.arange(len(x))[:, None] == t, np.nan, x))[:t]).any() for t in range(1, len(x)))
 
 
-@wrong("Token 1 never changes, so a leak from there to token 0 goes unnoticed. Which is the first token that lies in somebody's future?")
+@wrong("A leak from token 1 to token 0 goes unnoticed. Does token 1 have its turn? Which is the first token that lies in somebody's future?")
 def from_the_third(layer, x):
     return _test(layer, x, range(2, len(x)))
 
 
-@wrong("The last token never changes. It lies in the future of all others, and a leak may start there and nowhere else.")
+@wrong("A leak from the last token passes, if there is no other. Does the last token have its turn? It lies in the future of all others.")
 def not_the_last(layer, x):
     return _test(layer, x, range(1, len(x) - 1))
 
