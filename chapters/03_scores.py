@@ -691,16 +691,25 @@ assert float(np.finfo(np.float16).max) < 1e9     # float16 has no such number
 # %% [markdown]
 # ## Exercises
 
+# %%
+from coursework import check, require
+
 # %% [markdown] tags=["ex:cosine_scores", "ex-prompt"]
 # ```{exercise} Scores that cannot grow
 # :label: ex-cosine-scores
-# Write `cosine_scores(q, k, scale)`: the cosine of every query with every key, times `scale` (the one number that QK-norm learns). Any leading axes; a query or key that is all zeros
-# has score 0 with everything, not NaN.
+# Write `cosine_scores(q, k, scale)`: the cosine of every query with every key, times `scale` (the one number that QK-norm learns
+# {cite}`henry2020`, in place of a division by $\sqrt d$). `q` is (..., seq_q, dim_head), `k` is (..., seq_k, dim_head), with any leading axes; the
+# scores are (..., seq_q, seq_k). A query or key that is all zeros has score 0 with everything, not NaN. Short vectors count like long ones: the
+# scores do not depend on any length. Do not change `q` or `k`.
 # ```
+
 
 # %% tags=["ex:cosine_scores", "ex-stub"]
 def cosine_scores(q, k, scale):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:cosine_scores", "ex-check"]
+check(cosine_scores)
 
 # %% tags=["ex:cosine_scores", "ex-solution", "hide-cell"]
 def cosine_scores(q, k, scale):
@@ -709,26 +718,8 @@ def cosine_scores(q, k, scale):
         return vectors / np.where(length == 0, 1, length)
     return scale * (unit(q) @ unit(k).swapaxes(-1, -2))  # (..., seq_q, seq_k)
 
-# %% tags=["ex:cosine_scores", "ex-check"]
-assert np.allclose(cosine_scores(q, k, 1.0), cosine, atol=1e-5), "not the cosines"
-assert np.allclose(cosine_scores(q, k, 5.0), 5 * cosine, atol=1e-5), "times scale, no more"
-longer = cosine_scores(7 * q, 0.1 * k, 1.0)
-assert np.allclose(longer, cosine, atol=1e-5), "lengths must be forgotten"
 
-some_q, some_k = rng.normal(size=(2, 3, 4, 8)), rng.normal(size=(2, 3, 6, 8))
-batched = cosine_scores(some_q, some_k, 1.0)
-assert batched.shape == (2, 3, 4, 6), "leading axes"
-alone = cosine_scores(some_q[1, 2], some_k[1, 2], 1.0)
-assert np.allclose(batched[1, 2], alone), "a batch differs from its parts"
-real_q, real_k = (np.arange(4) != 1)[:, None], (np.arange(6) != 2)[:, None]
-gap_q, gap_k = 3 * some_q[0, 0] * real_q, 3 * some_k[0, 0] * real_k  # one zero vector each
-kept_q, kept_k = gap_q.copy(), gap_k.copy()
-found = cosine_scores(gap_q, gap_k, 1.0)
-assert np.isfinite(found).all(), "a zero vector scores 0, not NaN"
-assert np.allclose(found, batched[0, 0] * real_q * real_k.T), "zero vectors, and only they, score 0"
-unchanged = np.array_equal(gap_q, kept_q) and np.array_equal(gap_k, kept_k)
-assert unchanged, "q or k was changed"
-
+require(cosine_scores)
 sure_q, sure_k = queries_and_keys(real_head("previous"))
 print(f"highest score of “previous”: {attention_scores(sure_q, sure_k).max():.1f},",
       f"with scale 10: {cosine_scores(sure_q, sure_k, 10.0).max():.1f}")
@@ -736,13 +727,20 @@ print(f"highest score of “previous”: {attention_scores(sure_q, sure_k).max()
 # %% [markdown] tags=["ex:window", "ex-prompt"]
 # ```{exercise} A window
 # :label: ex-window
-# Write `window(left, right)`, which returns a **predicate**: a query sees `left` keys before it, itself, and `right` keys after it. Its own position is not counted, so `window(2, 0)` shows
-# three keys. Like `causal` it must take arrays as well as numbers, and arrays need `&` where numbers would do with `and`. (A window that is off by one raises no error and passes every shape test.)
+# Write `window(left, right)`, which returns a **predicate**: a function of two positions `q_idx` and `k_idx` that says whether the query may see
+# the key, `True` or `False`. A query sees `left` keys before it, itself, and `right` keys after it. Its own position is not counted, so
+# `window(2, 0)` shows three keys. The predicate must take arrays as well as numbers (a column of queries with a row of keys gives one row of
+# booleans for each query), and arrays need `&` where numbers would do with `and`. (A window that is off by one raises no error and passes every
+# shape test.)
 # ```
+
 
 # %% tags=["ex:window", "ex-stub"]
 def window(left, right):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:window", "ex-check"]
+check(window)
 
 # %% tags=["ex:window", "ex-solution", "hide-cell"]
 def window(left, right):
@@ -750,29 +748,26 @@ def window(left, right):
         return (q_idx - k_idx <= left) & (k_idx - q_idx <= right)
     return predicate
 
-# %% tags=["ex:window", "ex-check"]
-seen_by_ten = [j for j in range(20) if window(2, 1)(10, j)]
-assert seen_by_ten == [8, 9, 10, 11], f"window(2, 1) at 10 sees {seen_by_ten}"
-ahead = [j for j in range(20) if window(1, 3)(10, j)]
-assert ahead == [9, 10, 11, 12, 13], f"window(1, 3) at 10 sees {ahead}"
-assert np.array_equal(masks.to_array(window(0, 0), 5), np.eye(5)), "itself only"
-counts = masks.to_array(window(2, 0), 9).sum(axis=-1).tolist()
-assert counts == [1, 2] + [3] * 7, f"window(2, 0): keys per row {counts}"
-wide = masks.to_array(window(9, 0), 9)
-assert np.array_equal(wide, masks.to_array(causal, 9)), "a wide window is causal"
-newest = masks.to_array(window(2, 0), 1, 9)[0]                     # with a cache
-assert np.flatnonzero(newest).tolist() == [6, 7, 8], "aligned to the end"
+
+require(window)
 
 # %% [markdown] tags=["ex:same_document", "ex-prompt"]
 # ```{exercise} Several documents in one row
 # :label: ex-same-document
-# To waste no padding, training often packs several documents into one sequence. `document[i]` is the number of the document that position `i` belongs to. Write `same_document(document)`, which returns a predicate: query and
-# key must be of the same document. It has to work for **any** positions it is asked about, not only for the whole square.
+# To waste no padding, training often packs several documents into one sequence. `document` is an array of ints, and `document[i]` is the number
+# of the document that position `i` belongs to. Write `same_document(document)`, which returns a **predicate**: a function of two positions
+# `q_idx` and `k_idx` that is `True` where query and key are of the same document. Positions are ints or arrays of ints, which broadcast: a column
+# of queries with a row of keys gives one row of booleans for each query. It has to work for **any** positions it is asked about, not only for the
+# whole square.
 # ```
+
 
 # %% tags=["ex:same_document", "ex-stub"]
 def same_document(document):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:same_document", "ex-check"]
+check(same_document)
 
 # %% tags=["ex:same_document", "ex-solution", "hide-cell"]
 def same_document(document):
@@ -780,76 +775,40 @@ def same_document(document):
         return document[q_idx] == document[k_idx]  # looked up: any positions will do
     return predicate
 
-# %% tags=["ex:same_document", "ex-check"]
-document = np.array([0, 0, 0, 1, 1, 2, 2, 2])
-packed = same_document(document)
-assert np.ndim(packed(0, 2)) == 0, "one pair, one answer: look up by position"
-assert bool(packed(0, 2)), "0 and 2 are of one document"
-assert not bool(packed(2, 3)), "2 and 3 are not"
-late_q, any_k = np.array([[6], [7]]), np.arange(8)[None, :]           # with a cache
-assert np.shape(packed(late_q, any_k)) == (2, 8), "two queries, eight keys: two rows"
-assert masks.to_array(packed, 8).sum() == 3 * 3 + 2 * 2 + 3 * 3, "three squares"
-both_ways = masks.to_array(masks.both(causal, packed), 8)
-assert both_ways.sum(axis=-1).tolist() == [1, 2, 3, 1, 2, 1, 2, 3], "each starts anew"
-newest = masks.to_array(packed, 8)[-2:]
-assert np.array_equal(packed(late_q, any_k), newest), "not the last two rows"
+
+require(same_document)
 
 # %% [markdown] tags=["ex:leaks_future", "ex-prompt"]
 # ```{exercise} The test that was missing
 # :label: ex-leaks-future
-# Write `leaks_future(layer, x)`. `layer` is any function from token vectors (seq, dim) to results (seq, dim_v), and you cannot look inside. Return `True` if the result of any position depends on a **later** token, else `False`. Do not
-# change `x`. A leak of a few thousandths counts; rounding noise, a few millionths, does not. The check tries your test on layers that are in order and on layers that leak, some of them slyly: by one position, only from far away, only between the
-# first few tokens, at a single position, through the sum of a late mask, and outside of the attention altogether.
+# Write `leaks_future(layer, x)`. `layer` is any function from token vectors (seq, dim) to results (seq, dim_v), and you cannot look inside.
+# Return `True` if the result of any position depends on a **later** token, else `False`. Do not change `x`; a token in it may be all zeros.
+# A leak of a few thousandths counts; rounding noise, a few millionths, does not. Your test is tried on layers that are in order and on layers
+# that leak, some of them slyly: by one position, only from far away, only between the first tokens, at a single position, through a single
+# number of a token, through the sum of a late mask, behind a normalisation, and outside of the attention altogether. A LayerNorm takes the
+# mean of a token's numbers away and divides by their spread, so choose with care how you change a token.
 # ```
+
 
 # %% tags=["ex:leaks_future", "ex-stub"]
 def leaks_future(layer, x):
     raise NotImplementedError("replace this line")
+
+# %% tags=["ex:leaks_future", "ex-check"]
+check(leaks_future)
 
 # %% tags=["ex:leaks_future", "ex-solution", "hide-cell"]
 def leaks_future(layer, x):
     before = layer(x)
     for t in range(1, len(x)):         # each in turn: a leak may start anywhere
         other = x.copy()
-        other[t] = -x[t]               # any clear change will do
-        if not np.allclose(layer(other)[:t], before[:t], atol=1e-5):
+        other[t] = x[t, ::-1] + 1      # no sign, mean or length hides this
+        if not np.allclose(layer(other)[:t], before[:t], atol=1e-4):
             return True                # a position before t has noticed
     return False
 
-# %% tags=["ex:leaks_future", "ex-check"]
-def masked_by(predicate, attend=attend):
-    return lambda x: attend(x, masks.to_array(predicate, len(x)))
 
-
-def sum_of_past(x):                    # in order; the future leaves rounding noise
-    return x.sum(axis=0) - x[::-1].cumsum(axis=0)[::-1] + x
-
-
-def first_four(q_idx, k_idx):
-    return (q_idx < 4) & (k_idx < 4)
-
-
-near = masks.sliding_window(left=3)
-honest = {
-    "causal": masked_by(causal), "causal window": masked_by(near), "always zero": np.zeros_like,
-    "a sum, with rounding noise": sum_of_past,
-}
-leaky = {
-    "no mask": masked_by(lambda q_idx, k_idx: k_idx == k_idx),
-    "inverted": masked_by(masks.negate(causal)),
-    "off by one": masked_by(lambda q_idx, k_idx: k_idx <= q_idx + 1),
-    "seven ahead": masked_by(lambda q_idx, k_idx: (k_idx <= q_idx) | (k_idx == q_idx + 7)),
-    "first four see each other": masked_by(masks.either(causal, first_four)),
-    "row 5 sees 6": masked_by(lambda q_idx, k_idx: k_idx <= q_idx + (q_idx == 5)),
-    "masked after softmax": masked_by(causal, attend_then_mask),
-    "a hundredth of the mean": lambda x: masked_by(causal)(x - 0.01 * x.mean(axis=0)),
-}
-for name, layer in (honest | leaky).items():
-    sample = x.copy()
-    answer = leaks_future(layer, sample)
-    assert answer in (True, False), f"neither True nor False: {answer}"
-    assert bool(answer) == (name in leaky), f"{'false alarm' if answer else 'missed'}: {name}"
-    assert np.array_equal(sample, x), "x was changed"
+require(leaks_future)
 
 # %% [markdown] tags=["ex:explore_init", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: a head that has not been trained

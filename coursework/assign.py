@@ -136,6 +136,11 @@ def read(path: Path) -> Assignment:
         raise FormError(f"{path.name}: exercises_from is {said['exercises_from']!r}, which is no folder beside it")
     questions = [_question(f"{path.name}, question {i}", q, own) for i, q in enumerate(said["questions"], start=1)]
     named = [q.name for q in questions]
+    for q in questions:
+        for other in questions:
+            if (q.name != q.base.name or q.variant) and re.search(rf"(?m)^def {q.base.name}\(", given(other.exercise)):
+                raise FormError(f"{path.name}: question {other.name} hands out {q.base.name}, which solves question {q.name}. Leave one of "
+                                "them out, or keep the name and the convention of the second, so that the learner's own is used")
     if len(set(named)) < len(named):
         raise FormError(f"{path.name}: two questions have one name: {', '.join(sorted({n for n in named if named.count(n) > 1}))}")
     return Assignment(path.stem, said.get("title", path.stem), questions, library, path)
@@ -206,14 +211,18 @@ def _signed(function, arguments: list[str]):
     return function
 
 
-def given(exercise: Exercise) -> str:
-    """What the learner is given, standing on NumPy alone: what comes from `attnlib` is spelt out."""
+def given(exercise: Exercise, without: list[str] | None = None) -> str:
+    """What the learner is given, standing on NumPy alone: what comes from `attnlib` is spelt out.
+
+    Functions in `without` are left out: they are questions of the same assignment, and the learner's own are used.
+    """
     pieces = ["import numpy as np"]
     for node in ast.parse(exercise.given).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("attnlib."):
             made = spell_out(node.module, [a.name for a in node.names])
         else:
             made = [ast.get_source_segment(exercise.given, node) or ast.unparse(node)]
+        made = [piece for piece in made if not piece.startswith(tuple(f"def {name}(" for name in without or [])) or not without]
         pieces += [piece for piece in made if piece not in pieces]
     return "\n".join(f"\n\n{piece}\n" if piece.startswith(("def ", "class ", "@")) else piece for piece in pieces).strip()
 

@@ -98,7 +98,7 @@ def notebook(assignment: Assignment, solutions: bool = False):
     add(v4.new_markdown_cell, INTRO.format(title=assignment.title, points=assignment.points))
     shared = []
     for question in assignment.questions:
-        for line in assign.given(question.exercise).split("\n\n\n"):
+        for line in assign.given(question.exercise, without=[q.name for q in assignment.questions]).split("\n\n\n"):
             piece = line.strip("\n")
             if piece and piece not in shared:
                 shared.append(piece)

@@ -179,7 +179,7 @@ class Exercise:
     returns: tuple = ()
     needs: tuple = ()
     tolerance: tuple | None = None
-    seconds: float = 8.0
+    seconds: float = 5.0
     variants: dict = field(default_factory=dict)
     text: str = ""
     record: Any = None         # (cases, wants, known outcomes), in an edition without solutions

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from coursework import PUBLIC_SEED, assign
 from coursework.assign import Assignment, Question
 from coursework.grading import slicing
-from coursework.grading.sandbox import Ending, Sandbox
+from coursework.grading.sandbox import Sandbox
 from coursework.grading.submissions import Submission
 from coursework.judging import Verdict, expected, judge, score
 from coursework.running import Outcome
@@ -18,6 +18,7 @@ from coursework.wire import WireError, decode_outcome, encode
 
 HIDDEN_SEEDS = 2
 MEGABYTES = 1024
+TOGETHER = 3.0                         # seconds for all light questions of a submission in one process
 SLACK = 24                             # megabytes beside a case's own limit, for Python and NumPy themselves
 NO_REPLY = "NoReply"
 STOPPED = {"time": "It did not finish within {seconds:g} s. Is there a loop that never ends?",
@@ -64,24 +65,26 @@ class Paper:
             drawn.append(list(exercise.heavy(np.random.default_rng(self.seed))))
         return [(cases, expected(exercise, cases)) for cases in drawn]
 
-    def request(self, question: Question, parts: list[str], public: bool) -> tuple[dict, list]:
-        """What is sent to a worker, and for each case in it (set, place)."""
-        sets = self.sets[question.name]
-        heavy = len(sets) - 1 if question.exercise.heavy else -1
-        places = [(s, i) for s, (cases, _) in enumerate(sets) for i in range(len(cases)) if (s == 0) == public]
-        order = [p for p in places if p[0] != heavy]
-        random.Random(self.seed).shuffle(order)
-        order += [p for p in places if p[0] == heavy]          # last: their memory limit stays
-        sent = []
-        for number, (s, i) in enumerate(order):
-            case = sets[s][0][i]
-            held = case.memory / (1 << 20) + SLACK if s == heavy and case.memory else None
-            sent.append([number, encode(case.args), encode(case.kwargs), None if held else case.memory, held])
-        exercise = question.exercise
-        megabytes = 4 * MEGABYTES if set(exercise.needs) & {"torch", "triton"} else MEGABYTES
-        return {"kind": "run", "needs": ["numpy", *exercise.needs], "cases": sent, "seconds": exercise.seconds,
-                "megabytes": megabytes, "parts": [assign.given(exercise), *parts], "name": question.name,
-                "drive": driver(question)}, order
+    def request(self, asked: list[tuple[Question, list[str]]], public: bool, seconds: float) -> tuple[dict, dict]:
+        """What is sent to a worker for some (question, pieces of code), and for each question the (set, place) of its inputs."""
+        jobs, orders = [], {}
+        for question, parts in asked:
+            sets, exercise = self.sets[question.name], question.exercise
+            heavy = len(sets) - 1 if exercise.heavy else -1
+            places = [(s, i) for s, (cases, _) in enumerate(sets) for i in range(len(cases)) if (s == 0) == public]
+            order = [p for p in places if p[0] != heavy]
+            random.Random(self.seed).shuffle(order)
+            order += [p for p in places if p[0] == heavy]      # last: their memory limit stays
+            sent = []
+            for number, (s, i) in enumerate(order):
+                case = sets[s][0][i]
+                held = case.memory / (1 << 20) + SLACK if s == heavy and case.memory else None
+                sent.append([number, encode(case.args), encode(case.kwargs), None if held else case.memory, held])
+            jobs.append({"name": question.name, "parts": parts, "drive": driver(question), "cases": sent})
+            orders[question.name] = order
+        needs = sorted(set().union(*(q.exercise.needs for q, _ in asked)))
+        return {"kind": "run", "needs": ["numpy", *needs], "jobs": jobs, "seconds": seconds,
+                "megabytes": MEGABYTES * (4 if needs else 1)}, orders
 
 
 def driver(question: Question) -> list[str]:
@@ -122,19 +125,27 @@ class Attempt:
     stopped: str = ""
 
 
-def attempt(sandbox: Sandbox, paper: Paper, question: Question, parts: list[str], public: bool = False) -> Attempt:
-    """Run an answer, in a process of its own, on the hidden inputs of a question or on the public ones."""
-    request, order = paper.request(question, parts, public)
-    ending = sandbox.run(request, question.exercise.seconds + 1)
-    replies: dict[int, Outcome] = {}
+def attempt(sandbox: Sandbox, paper: Paper, asked: list[tuple[Question, list[str]]], public: bool = False,
+            seconds: float | None = None) -> dict[str, Attempt]:
+    """Run answers, in one process of their own, on the hidden inputs of their questions or on the public ones."""
+    seconds = max(q.exercise.seconds for q, _ in asked) if seconds is None else seconds
+    request, orders = paper.request(asked, public, seconds)
+    ending = sandbox.run(request, seconds + 1)
+    replies: dict[str, dict[int, Outcome]] = {name: {} for name in orders}
     for line in ending.lines:
         try:
-            number, outcome = json.loads(line)
-            if type(number) is int and number == len(replies):     # in order, each once: what comes besides is noise
-                replies[number] = decode_outcome(outcome)
-        except (ValueError, TypeError, WireError, RecursionError, MemoryError):
+            name, number, outcome = json.loads(line)
+            if type(number) is int and number == len(replies[name]):     # in order, each once: what comes besides is noise
+                replies[name][number] = decode_outcome(outcome)
+        except (ValueError, TypeError, KeyError, WireError, RecursionError, MemoryError):
             continue
-    stopped = "" if len(replies) == len(order) else "time" if _ran_out(ending, question) else ending.stopped or "crash"
+    return {q.name: _verdicts(paper, q, orders[q.name], replies[q.name], public, ending, seconds) for q, _ in asked}
+
+
+def _verdicts(paper, question, order, replies, public, ending, seconds) -> Attempt:
+    """Judge the replies to one question, set by set."""
+    ran_out = ending.stopped == "time" or ending.seconds >= seconds
+    stopped = "" if len(replies) == len(order) else "time" if ran_out else ending.stopped or "crash"
     results: dict = {place: replies.get(number, Outcome(error=NO_REPLY)) for number, place in enumerate(order)}
     verdicts = []
     for s in sorted({s for s, _ in order}):
@@ -142,11 +153,7 @@ def attempt(sandbox: Sandbox, paper: Paper, question: Question, parts: list[str]
         outcomes = [results[s, i] for i in range(len(cases))]
         verdicts.append(judge(question.exercise, cases, outcomes, wants, *(() if public else ([],)),
                               seed=PUBLIC_SEED if public else None))
-    return Attempt(verdicts, ending.seconds, stopped)
-
-
-def _ran_out(ending: Ending, question: Question) -> bool:
-    return ending.stopped == "time" or ending.seconds >= question.exercise.seconds
+    return Attempt(verdicts, ending.seconds, stopped if stopped in STOPPED or not stopped else "crash")
 
 
 def mark(sandbox: Sandbox, paper: Paper, question: Question, parts: list[str]) -> Mark:
@@ -154,7 +161,7 @@ def mark(sandbox: Sandbox, paper: Paper, question: Question, parts: list[str]) -
 
     So nothing that a learner's code says about hidden inputs can reach its author.
     """
-    tried = attempt(sandbox, paper, question, parts)
+    tried = attempt(sandbox, paper, [(question, parts)])[question.name]
     points = min(score(question.exercise, v, question.points) for v in tried.verdicts)
     made = Mark(question.name, points, question.points, "right", seconds=tried.seconds)
     if all(v.right for v in tried.verdicts):
@@ -163,7 +170,7 @@ def mark(sandbox: Sandbox, paper: Paper, question: Question, parts: list[str]) -
     if tried.stopped in STOPPED:
         made.status, made.hint = tried.stopped, STOPPED[tried.stopped].format(seconds=question.exercise.seconds)
         return made
-    shown = attempt(sandbox, paper, question, parts, public=True)
+    shown = attempt(sandbox, paper, [(question, parts)], public=True)[question.name]
     made.seconds += shown.seconds
     public = shown.verdicts[0]
     if public.status == "not attempted":
@@ -171,6 +178,20 @@ def mark(sandbox: Sandbox, paper: Paper, question: Question, parts: list[str]) -
     else:
         made.hint = UNSEEN if public.right else public.hint
     return made
+
+
+def together(sandbox: Sandbox, paper: Paper, asked: list[tuple[Question, list[str]]]) -> dict[str, Mark]:
+    """Marks of those answers that are right when all are tried in one process, which is fast.
+
+    Whatever is not right here is tried again alone, so an answer that loops, crashes or meddles costs the others nothing. Answers that
+    need large packages or have limits that stay are left to that second round at once.
+    """
+    light = [(q, parts) for q, parts in asked if not q.exercise.needs and not q.exercise.heavy]
+    if len(light) < 2:
+        return {}
+    tried = attempt(sandbox, paper, light, seconds=TOGETHER)
+    return {q.name: Mark(q.name, q.points, q.points, "right", seconds=tried[q.name].seconds / len(light))
+            for q, _ in light if all(v.right for v in tried[q.name].verdicts)}
 
 
 def grade(sandbox: Sandbox, paper: Paper, submission: Submission) -> dict:
@@ -188,27 +209,33 @@ def grade(sandbox: Sandbox, paper: Paper, submission: Submission) -> dict:
     if "functions" not in found:
         return {**report, "status": "unreadable", "problem": found.get("unreadable", "reading it crashed"), "broken": {},
                 "points": None, "marks": [], "seconds": 0.0}
-    marks: dict[str, Mark] = {}
     functions = found["functions"]
+    begins = {q.name: assign.given(q.exercise, without=names) for q in questions}
+
+    def parts(question: Question, *more: str) -> list[str]:
+        return [begins[question.name], functions[question.name]["source"], *more]
+
+    marks = together(sandbox, paper, [(q, parts(q)) for q in questions if q.name in functions])
     for question in questions:
         mine = functions.get(question.name)
         if not mine:
             marks[question.name] = Mark(question.name, 0.0, question.points, "missing",
                                         f"There is no function called {question.name} that could be read.")
             continue
-        made = mark(sandbox, paper, question, [mine["source"]])
+        made = marks.get(question.name) or mark(sandbox, paper, question, parts(question))
         made.review = mine["review"]
         if made.review and paper.assignment.library == "refuse" and made.points:
             made = Mark(question.name, 0.0, question.points, "refused", "Library shortcuts are not allowed here: "
                         + ", ".join(made.review), review=made.review, seconds=made.seconds)
         marks[question.name] = made
+    marks = {name: marks[name] for name in names}
     for question in questions:                                    # credit for what only an earlier fault spoilt
         mine, made = functions.get(question.name), marks[question.name]
         faulty = [n for n in (mine or {}).get("uses", []) if marks[n].status not in ("right", "refused")]
-        if mine and faulty and made.points < made.of and made.status not in ("refused", "not attempted"):
+        if faulty and made.points < made.of and made.status not in ("refused", "not attempted"):
             own = {q.name: q for q in questions}
             instead = [assign.given(own[n].exercise) + "\n\n" + own[n].solution for n in faulty]
-            again = mark(sandbox, paper, question, [mine["source"], *instead])
+            again = mark(sandbox, paper, question, parts(question, *instead))
             made.seconds += again.seconds
             if again.points > made.points:
                 made.points, made.carried, made.status = again.points, True, "carried"
@@ -225,7 +252,7 @@ def trial(sandbox: Sandbox, paper: Paper) -> list[str]:
     source = "\n\n# %%\n".join(assign.given(q.exercise) + "\n\n" + q.solution for q in paper.assignment.questions)
     separate = []
     for question in paper.assignment.questions:
-        made = mark(sandbox, paper, question, [question.solution])
+        made = mark(sandbox, paper, question, [assign.given(question.exercise), question.solution])
         if made.points != question.points:
             separate.append(f"{question.name}: {made.points:g} of {question.points} points ({made.status}) {made.hint}")
     whole = read(sandbox, Submission("reference", source.encode(), ".py"), [q.name for q in paper.assignment.questions])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import selectors
@@ -66,6 +67,7 @@ class Sandbox:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(PACKAGE / name, target)
         (self.stage / "coursework" / "__init__.py").touch()
+        compileall.compile_dir(self.stage, quiet=2)
         reasons = {}
         for candidate in [mode] if mode else ["bubblewrap", "podman"]:
             self.mode = candidate
@@ -100,7 +102,7 @@ class Sandbox:
     def command(self, seccomp: int = -1) -> list[str]:
         """The command that starts a worker."""
         worker = "coursework/grading/worker.py"
-        python = ["-I", "-B"]
+        python = ["-I", "-S", "-B"]
         if self.mode == "trusted":
             return [sys.executable, *python, str(self.stage / worker)]
         seen = self._seen()
@@ -144,7 +146,7 @@ class Sandbox:
         secret = [PACKAGE, *self.hidden]
         return [p for p in secret if any(p.is_relative_to(q) and p != q for q in seen) and p.is_dir()]
 
-    def run(self, request: dict, seconds: float, on_line=None) -> Ending:
+    def run(self, request: dict, seconds: float) -> Ending:
         """Send a request to a new worker; collect its lines until it ends, or is stopped.
 
         Parameters
@@ -153,8 +155,6 @@ class Sandbox:
             What `worker.main` reads.
         seconds : float
             Wall time; then the worker and all it may have started are killed.
-        on_line : callable, optional
-            Called after every line; True stops the worker.
         """
         began = time.perf_counter()
         ending, handle, program = Ending(), -1, no_new_processes() if self.mode == "bubblewrap" else None
@@ -164,7 +164,8 @@ class Sandbox:
             os.lseek(handle, 0, os.SEEK_SET)
         environment = {**ENVIRONMENT, **({"HOME": str(self.stage), "TMPDIR": str(self.stage)})} if self.mode == "trusted" else None
         with tempfile.TemporaryFile() as inbox, tempfile.TemporaryFile() as complaints:
-            inbox.write(json.dumps(request).encode())
+            packages = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+            inbox.write(json.dumps({**request, "packages": packages}).encode())
             inbox.seek(0)
             process = subprocess.Popen(
                 self.command(handle), stdin=inbox, stdout=subprocess.PIPE, stderr=complaints, cwd=self.stage,

@@ -145,7 +145,7 @@ def needed(all_statements: list[Statement], name: str) -> list[Statement]:
         binding = [s for s in usable if current in s.binds]
         defs = [s for s in binding if _is_def(s)]
         real = [s for s in defs if not _is_stub(s)] or defs
-        dropped = [s for s in defs if s is not real[-1]]
+        dropped = [s for s in defs if not any(s is r for r in real)]    # a stub pasted after the answer
         for s in binding:
             if not any(s is d for d in dropped) and not any(s is k for k in kept):
                 kept.append(s)

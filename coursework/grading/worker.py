@@ -1,6 +1,6 @@
 """The process in which a learner's code runs. It is given inputs and says what came of them; it knows nothing else.
 
-One request on standard input (JSON), one line of JSON per case on standard output. Limits are set before any
+One request on standard input (JSON): some questions, each with code and inputs. One line of JSON per input on standard output. Limits are set before any
 of the learner's code runs, and hard: they cannot be raised again from inside.
 """
 
@@ -44,6 +44,7 @@ def main() -> None:
     """Serve one request."""
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     request = json.loads(sys.stdin.buffer.read())
+    sys.path += request["packages"]                         # Python was started without its site, which is faster
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -66,42 +67,43 @@ def main() -> None:
 
     for name in request["needs"]:
         __import__(name)
-    cases = [(number, wire.decode(args), wire.decode(kwargs), memory, kernel_limit)
-             for number, args, kwargs, memory, kernel_limit in request["cases"]]
+    jobs = [(job, [(number, wire.decode(args), wire.decode(kwargs), memory, kernel_limit)
+                   for number, args, kwargs, memory, kernel_limit in job["cases"]]) for job in request["jobs"]]
     limit(request["seconds"], request["megabytes"])
 
     def failed(error: BaseException, stage: str) -> Outcome:
         return Outcome(error=type(error).__name__, message=f"{stage}{error}"[:300],
                        bases=tuple(kind.__name__ for kind in type(error).__mro__))
 
-    space: dict = {"__name__": "submission"}
-    function, stopped = None, None
-    try:
-        execute(request["parts"], space)
-        function = space[request["name"]]
-    except BaseException as error:
-        stopped = failed(error, "before any call: ")
-    drive = None
-    if request["drive"]:
+    def serve(job: dict, cases: list) -> None:
+        """Define one answer and call it on its inputs, each reply written as soon as it is there."""
+        space: dict = {"__name__": "submission"}
         driver: dict = {"__name__": "drive"}
-        execute(request["drive"], driver, "drive")
-        drive = driver["drive"]
-    for number, args, kwargs, memory, kernel_limit in cases:
-        if stopped is not None:
-            outcome = stopped
-        else:
-            try:
-                if kernel_limit:
-                    allow(kernel_limit)
-                outcome = call(function, args, kwargs, drive, memory)
-            except BaseException as error:                  # SystemExit, KeyboardInterrupt
-                outcome = failed(error, "")
+        function, stopped = None, None
         try:
-            line = json.dumps([number, wire.encode_outcome(outcome)])
-        except (TypeError, MemoryError):
-            line = json.dumps([number, wire.encode_outcome(Outcome(error="MemoryError", bases=("MemoryError",)))])
-        replies.write(line + "\n")
-        replies.flush()
+            execute(job["parts"], space, f"{job['name']} part")
+            function = space[job["name"]]
+        except BaseException as error:
+            stopped = failed(error, "before any call: ")
+        execute(job["drive"], driver, f"{job['name']} drive")
+        for number, args, kwargs, memory, kernel_limit in cases:
+            outcome = stopped
+            if outcome is None:
+                try:
+                    if kernel_limit:
+                        allow(kernel_limit)
+                    outcome = call(function, args, kwargs, driver.get("drive"), memory)
+                except BaseException as error:                  # SystemExit, KeyboardInterrupt
+                    outcome = failed(error, "")
+            try:
+                line = json.dumps([job["name"], number, wire.encode_outcome(outcome)])
+            except (TypeError, MemoryError):
+                line = json.dumps([job["name"], number, wire.encode_outcome(Outcome(error="MemoryError", bases=("MemoryError",)))])
+            replies.write(line + "\n")
+            replies.flush()
+
+    for job, cases in jobs:
+        serve(job, cases)
     replies.close()
     os._exit(0)                                             # no thread of the learner's delays the end
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.guards import Finding, at
+from tests.guards.cells import all_of_the_pool
 from tools import chapters
 
 
@@ -36,4 +37,4 @@ def unique_labels(root: Path) -> list[Finding]:
     return found
 
 
-ALL: list[Callable[[Path], list[Finding]]] = [unique_figures, unique_labels]
+ALL: list[Callable[[Path], list[Finding]]] = [unique_figures, unique_labels, all_of_the_pool]
