@@ -87,6 +87,11 @@ def along_the_sequence(q, k, scale):
     return _score(q, k, scale, axis=-2)
 
 
+@wrong("Right for a single head. You take the length along axis 1, and with leading axes that is not the last: count from the end.")
+def along_axis_1(q, k, scale):
+    return _score(q, k, scale, axis=1)
+
+
 @wrong("The queries are brought to length 1, the keys are not: a long key still gives large scores.")
 def keys_not_normalised(q, k, scale):
     return _score(q, np.eye(k.shape[-1]), scale) @ k.swapaxes(-1, -2)
@@ -179,6 +184,24 @@ def zero_vectors(case, got, want):
 
 
 @observe
+def short_vectors(case, got, want):
+    q, k, _ = case.args
+    longest = max(np.linalg.norm(v, axis=-1).max() for v in (q, k))
+    if longest < 1e-3 and np.isfinite(got).all() and np.abs(got).max() < 0.999 * np.abs(want).max():
+        return (f"All vectors here are shorter than {longest:.1g}, which does not change a cosine. Your largest score is {np.abs(got).max():.3g}, "
+                f"expected {np.abs(want).max():.3g}. Is a small number added to a length, or is a length kept above one?")
+
+
+@observe
+def no_length_left(case, got, want):
+    """Right for a single matrix, with one factor for the whole of it: a length of the whole array."""
+    q, k, _ = case.args
+    whole = np.sqrt((q**2).sum()) * np.sqrt((k**2).sum())
+    if got.size > 2 and np.allclose(got * whole, case.args[2] * q @ np.swapaxes(k, -1, -2), rtol=1e-6, atol=0):
+        return "All your dot products are divided by the same number: the length of all queries together times that of all keys together."
+
+
+@observe
 def lengths_of_one_side(case, got, want):
     """Right but for a factor to each row, or to each column: which length is still in it."""
     q, k, _ = case.args
@@ -191,10 +214,60 @@ def lengths_of_one_side(case, got, want):
             continue
         length = np.linalg.norm(vectors, axis=-1)
         factor = np.squeeze(factor, axis)
-        power = next((p for p in (1, 2, -1) if np.allclose(factor / length**p, (factor / length**p).flat[0], rtol=1e-5)), None)
+        power = next((p for p in (1, 2, -1) if np.allclose(factor / length**p, (factor / length**p).flat[0], rtol=1e-5, atol=0)), None)
         of = {1: f", and that factor grows with the length of the {name}", 2: f", and that factor grows with the square of the {name}'s length",
               -1: f", and that factor shrinks as the {name} gets longer"}.get(power, "")
         return f"Your scores are right up to a factor of each {name}'s own ({factor.flat[0]:.3g} for the first, {factor.flat[1]:.3g} for the next){of}."
+
+
+@observe
+def lengths_of_both_sides(case, got, want):
+    """The expected scores times a power of both lengths, and perhaps a constant."""
+    q, k, _ = case.args
+    if not (np.isfinite(got).all() and np.abs(want).min() > 0) or min(want.shape[-2:]) < 2:
+        return None
+    q_length, k_length = np.linalg.norm(q, axis=-1)[..., :, None], np.linalg.norm(k, axis=-1)[..., None, :]
+    for power, said in ((1, "grow with the lengths of query and key"), (2, "grow with the squares of the lengths of query and key"),
+                        (-1, "shrink as query and key get longer")):
+        rest = got / (want * q_length**power * k_length**power)
+        if np.allclose(rest, rest.flat[0], rtol=1e-6, atol=0):
+            tail = "" if np.isclose(rest.flat[0], 1, rtol=1e-6) else ", beside a constant factor"
+            return f"Your scores {said}{tail}. A cosine knows directions alone."
+    ratio = got / want
+    apart = ratio[..., :1, :] * ratio[..., :, :1]
+    if np.ptp(ratio) > 1e-3 and np.allclose(ratio * ratio[..., :1, :1], apart, rtol=1e-6, atol=0):
+        return ("Your scores are right up to a factor of each query's own and one of each key's own, as if vectors had been divided by something other "
+                "than their length.")
+
+
+@observe
+def another_factor(case, got, want):
+    """A function of the scale in its place."""
+    scale = case.args[2]
+    if scale == 1 or not np.isfinite(got).all() or got.size < 3:
+        return None
+    cosine = want / scale
+    for said, factor in (("the bare cosines", 1.0), ("its square", scale**2), ("1 over it", 1 / scale), ("its root", scale**0.5), ("1 over its root", scale**-0.5),
+                         ("exp of it", np.exp(scale))):
+        if np.allclose(got, factor * cosine, rtol=1e-7, atol=0):
+            return f"Here `scale` is {scale:.4g}, and the factor before the cosines is {factor:.4g} in your result ({said})."
+    if np.allclose(got, cosine + scale, rtol=1e-7):
+        return f"You add `scale`, {scale:.4g}, to the cosines. They are to be multiplied by it."
+
+
+@observe
+def something_akin(case, got, want):
+    """Functions of the cosine that are near at hand."""
+    scale = case.args[2]
+    if not np.isfinite(got).all() or got.size < 3:
+        return None
+    cosine = np.clip(want / scale, -1, 1)
+    if (got > 0).all() and got.shape[-1] > 1 and np.allclose(got.sum(axis=-1), 1):
+        return "Every row of your result is positive and sums to 1, as weights do. Scores before softmax are asked for."
+    for said, value in (("the angles, in radians", np.arccos(cosine)), ("the angles, in degrees", np.degrees(np.arccos(cosine))),
+                        ("1 minus the cosine, a distance", 1 - cosine), ("the squares of the cosines", cosine**2)):
+        if np.allclose(got, value) or np.allclose(got, scale * value):
+            return f"Your result holds {said}" + ("." if np.allclose(got, value) else ", times `scale`.")
 
 
 @observe
@@ -205,15 +278,6 @@ def beyond_scale(case, got, want):
         if ratio and np.allclose(got, ratio * want):
             return None                   # a constant factor: that is said better elsewhere
         return f"One of your scores is {got.flat[np.abs(got).argmax()]:.3g} with scale {scale:.3g}. No cosine is beyond 1, so no score is beyond the scale."
-
-
-@observe
-def short_vectors(case, got, want):
-    q, k, _ = case.args
-    longest = max(np.linalg.norm(v, axis=-1).max() for v in (q, k))
-    if longest < 1e-3 and np.isfinite(got).all() and np.abs(got).max() < 0.999 * np.abs(want).max():
-        return (f"All vectors here are shorter than {longest:.1g}, which does not change a cosine. Your largest score is {np.abs(got).max():.3g}, "
-                f"expected {np.abs(want).max():.3g}. Is a small number added to a length, or is a length kept above one?")
 
 
 @observe
