@@ -200,6 +200,7 @@ def test_book_wide_guards_catch(book: Chapter):
     twice.source.write_text(book.source.read_text())
     whats = [finding.what for guard in book_wide.ALL for finding in guard(book.root)]
     assert any("fig-sample" in what for what in whats) and any("ex-causal-mask" in what for what in whats)
+    assert any("has no such exercise" in what for what in whats)          # the pool's own, which the sample does not hold
 
 
 def nbval(chapter: Chapter) -> subprocess.CompletedProcess:
