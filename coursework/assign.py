@@ -136,6 +136,13 @@ def read(path: Path) -> Assignment:
         raise FormError(f"{path.name}: exercises_from is {said['exercises_from']!r}, which is no folder beside it")
     questions = [_question(f"{path.name}, question {i}", q, own) for i, q in enumerate(said["questions"], start=1)]
     named = [q.name for q in questions]
+    helpers: dict = {}
+    for q in questions:
+        for piece in given(q.exercise, without=named).split("\n\n\n"):
+            helper = re.match(r"\s*def (\w+)", piece)
+            if helper and helpers.setdefault(helper[1], (piece.strip(), q.name))[0] != piece.strip():
+                raise FormError(f"{path.name}: questions {helpers[helper[1]][1]} and {q.name} are given different versions of {helper[1]}; "
+                                "one notebook cannot hold both")
     for q in questions:
         for other in questions:
             if (q.name != q.base.name or q.variant) and re.search(rf"(?m)^def {q.base.name}\(", given(other.exercise)):

@@ -2,17 +2,27 @@
 
 A file `NAME.py` in `pool/` (or in an instructor's own folder) is the exercise called NAME. It holds
 
-    TITLE, PROMPT, POINTS     what the learner reads (MyST Markdown) and what it is worth
-    GIVEN                     code that comes before the stub: imports, helpers (default: NumPy as np)
-    def NAME(...)             the reference; the stub is the same with the lines between `# BEGIN SOLUTION` and
-                              `# END SOLUTION` (or, without these, the whole body) taken out
-    def cases(rng)            yields `case(label, *args)`: inputs of distinct sizes, drawn from `rng`
-    @wrong(hint) def ...      at least six answers that people really give, each with a hint of its own
-    @observe def ...          (case, got, want) -> a sentence about a wrong result, or None
-    def verify(case, got)     instead of comparing with the reference, where several answers are right: a fault or None
-    def drive(f, *args)       how to use an answer that is not called with plain arrays (a kernel, a class, a loop)
-    def heavy(rng)            cases for grading only, so large that the system itself enforces their `memory`
-    RETURNS, CHAPTER, EDGE_POINTS, TOLERANCE, SECONDS, NEEDS, VARIANTS    optional, see `Exercise`
+TITLE, PROMPT, POINTS
+    What the learner reads (MyST Markdown) and what it is worth.
+GIVEN
+    Code that comes before the stub: imports, helpers. Default: NumPy as np.
+def NAME(...)
+    The reference. The stub is the same with the lines between ``# BEGIN SOLUTION`` and ``# END SOLUTION`` (or, without these, the
+    whole body) taken out.
+def cases(rng)
+    Yields ``case(label, *args)``: inputs of distinct sizes, drawn from `rng`.
+@wrong(hint)
+    Marks a function as an answer that people really give; at least six, each with a hint of its own.
+@observe
+    Marks ``(case, got, want)``: a sentence about a wrong result, or None.
+def verify(case, got)
+    Instead of comparing with the reference, where several answers are right: a sentence, or None.
+def drive(f, ...)
+    How to use an answer that is not called with plain arrays (a kernel, a class, a loop); takes the case's arguments after `f`.
+def heavy(rng)
+    Cases for grading only, so large that the system itself enforces their `memory`.
+RETURNS, CHAPTER, EDGE_POINTS, TOLERANCE, SECONDS, NEEDS, VARIANTS
+    Optional, see `Exercise`.
 """
 
 from __future__ import annotations

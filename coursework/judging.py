@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,10 +50,16 @@ class Verdict:
         if self.right:
             return f"✓ {self.name}: right in all {len(self.passed)} cases."
         if self.status == "not attempted":
-            return f"○ {self.name}: not attempted yet. {self.hint}"
-        where = f"\n  Wrong for: {'; '.join(self.failed)}." if self.passed else "\n  Wrong in all cases."
-        good = f"\n  Right for: {'; '.join(self.passed)}." if self.passed else ""
-        return f"✗ {self.name}: not yet. {self.hint}{where}{good}"
+            return f"○ {self.name}: not attempted yet."
+        lines = _wrapped(f"✗ {self.name}: not yet. {self.hint}", "  ")
+        lines += _wrapped(f"  Wrong for: {'; '.join(self.failed)}.", "    ") if self.passed else ["  Wrong in all cases."]
+        lines += _wrapped(f"  Right for: {'; '.join(self.passed)}.", "    ") if self.passed else []
+        return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Lines that fit a page and a notebook."""
+    return textwrap.wrap(text, 78, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 @dataclass(frozen=True)
@@ -298,7 +305,7 @@ def judge(exercise: Exercise, cases: list[Case], outcomes: list[Outcome], wants:
         Under which to keep the outcomes of the known wrong answers for the next time.
     """
     if all(o.error == "NotImplementedError" for o in outcomes):
-        return Verdict(exercise.name, "not attempted", "Replace the line that raises NotImplementedError, then run this again.")
+        return Verdict(exercise.name, "not attempted", "It still raises NotImplementedError.")
     wants = expected(exercise, cases) if wants is None else wants
     rows = list(zip(cases, outcomes, wants, strict=True))
     bad = [is_wrong(exercise, *row) for row in rows]

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import coursework
 from coursework import assign, build, export, form
 from coursework.__main__ import main
 from tools.chapters import ROOT
@@ -96,6 +97,9 @@ def test_an_assignment_that_gives_itself_away_is_refused(tmp_path):
     path.write_text("questions:\n  - multi_head_attention\n  - {exercise: split_heads, name: cut}\n")
     with pytest.raises(form.FormError, match="question multi_head_attention hands out split_heads, which solves question cut"):
         assign.read(path)
+    path.write_text("questions: [multi_head_attention, by_hand]\n")
+    with pytest.raises(form.FormError, match="multi_head_attention and by_hand are given different versions of attention"):
+        assign.read(path)
     path.write_text("questions: [multi_head_attention, split_heads]\n")
     made = assign.read(path)
     assert "def split_heads" not in build.notebook(made).cells[1].source
@@ -110,7 +114,7 @@ def test_the_book_version_is_wrong_in_a_variant(built):
     changed = out / "instructor" / "book.ipynb"
     changed.write_text(json.dumps({**nb, "cells": cells}))
     printed = run(out / "student", changed, ())
-    assert question.base.variants[question.variant].hint in printed
+    assert question.base.variants[question.variant].hint in " ".join(printed.split())
 
 
 def test_own_exercises(tmp_path):
@@ -125,6 +129,21 @@ def test_own_exercises(tmp_path):
     assert main(["build", str(tmp_path / "mine.yml"), str(tmp_path / "out")]) == 0
     printed = run(tmp_path / "out" / "student", tmp_path / "out" / "instructor" / "mine_solutions.ipynb")
     assert printed.count("✓") == 2
+
+
+def test_the_learners_page_shows_what_check_says():
+    import numpy as np
+
+    page = (ROOT / "appendix" / "exercises.md").read_text()
+
+    def merge(max_a, sum_a, max_b, sum_b):
+        raise NotImplementedError
+
+    def added(max_a, sum_a, max_b, sum_b):
+        return np.maximum(max_a, max_b), sum_a + sum_b
+
+    for answer in (merge, added, form.get("merge").reference):
+        assert f"```\n{coursework.verdict(answer, 'merge')}\n```" in page
 
 
 def test_the_yaml_of_the_guide_is_an_assignment(tmp_path):
