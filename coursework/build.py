@@ -73,7 +73,7 @@ def sources(question: Question) -> dict:
             raise assign.FormError(f"{base.name}: its observers, verify or drive use the solution, which cannot be handed out")
         if module.startswith("attnlib."):
             pieces += assign.spell_out(module, [a.name for a in s.node.names])
-        elif module == "coursework.observing":               # that comes with `check`
+        elif module in ("coursework.observing", "coursework.running"):   # these come with `check`
             pieces.append(s.text)
         elif module.startswith("coursework"):
             continue

@@ -161,6 +161,8 @@ def _type(value) -> str:
 
 def fault(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, str] | None:
     """What is wrong with one outcome before its values are compared: (hint, source), or None."""
+    if outcome.error == "Noticed":
+        return outcome.message[:1].upper() + outcome.message[1:], "fault"
     if case.raises:
         if outcome.error and case.raises.__name__ in (outcome.bases or (outcome.error,)):
             return None
@@ -169,8 +171,9 @@ def fault(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
         return f"Here a {case.raises.__name__} is asked for; yours returns something.", "fault"
     if outcome.error:
         at = f" (line {outcome.line} of your function)" if outcome.line else ""
-        shapes = ", ".join(f"{n} {named(a.shape, case.dims)}" for n, a in zip(exercise.arguments, case.args, strict=False)
-                           if isinstance(a, np.ndarray) or hasattr(a, "shape"))
+        shapes = ", ".join(f"{n} {named(a.shape, case.dims)}" if hasattr(a, "shape") else f"{n} = {a}"
+                           for n, a in zip(exercise.arguments, case.args, strict=False)
+                           if hasattr(a, "shape") or isinstance(a, bool | int | float))
         return f"It raises {outcome.error}: {outcome.message}{at}." + (f" The arguments: {shapes}." if shapes else ""), "fault"
     if outcome.modified:
         which = ", ".join(f"`{exercise.arguments[m] if isinstance(m, int) and m < len(exercise.arguments) else m}`"
@@ -318,9 +321,29 @@ def judge(exercise: Exercise, cases: list[Case], outcomes: list[Outcome], wants:
         if all(same(mine, other, closeness(exercise, c)) and _heavy(c, mine) == _heavy(c, other)
                for c, mine, other in zip(cases, outcomes, theirs, strict=True)):
             return Verdict(exercise.name, "wrong", wrong.hint, "known", failed, passed, core)
-    first = next(row for row, b in zip(rows, bad, strict=True) if b)
-    hint, source = fault(exercise, *first) or _look(exercise, *first)
-    return Verdict(exercise.name, "wrong", hint, source, failed, passed, core)
+    return _said(exercise, [row for row, b in zip(rows, bad, strict=True) if b], _leading(cases, bad), failed, passed, core)
+
+
+def _said(exercise: Exercise, wrong_rows: list, before: str, failed: tuple, passed: tuple, core: bool) -> Verdict:
+    """The verdict on an answer that is no known one: what is seen in the first wrong case that is more than nearly right."""
+    nearly = None
+    for row in wrong_rows:
+        hint, source = fault(exercise, *row) or _look(exercise, *row)
+        if "nearly right" not in hint.lower():
+            break
+        nearly = nearly or (hint, source)
+    else:
+        hint, source = nearly
+    return Verdict(exercise.name, "wrong", before + hint, source, failed, passed, core)
+
+
+def _leading(cases: list[Case], bad: list[bool]) -> str:
+    """Said first where an answer is right for all inputs without leading axes and wrong for all, and only, those with them."""
+    axes = [next((a.ndim for a in c.args if isinstance(a, np.ndarray)), 0) for c in cases]
+    good, wrong = ([n for n, b in zip(axes, bad, strict=True) if b is which] for which in (False, True))
+    if good and wrong and max(good) < min(wrong):
+        return "Right without leading axes, wrong with them. "
+    return ""
 
 
 def _heavy(case: Case, outcome: Outcome) -> bool:

@@ -82,7 +82,17 @@ def not_finite(a: Array) -> str | None:
         lost = np.isfinite(a.got) & ~np.isfinite(a.want)
         return f"{a.subject} is finite in {lost.sum()} places where {_word(a.want[lost][0])} is expected." if lost.any() else None
     what = "NaN" if np.isnan(a.got[bad]).all() else _word(a.got[bad][0]) if np.isinf(a.got[bad]).all() else "NaN or infinity"
-    return f"{a.subject} holds {what} in {_where(bad)}, where a finite number is expected."
+    return f"{a.subject} holds {what} in {_where(bad)}, where a finite number is expected.{_extreme(a.args)}"
+
+
+def _extreme(args: tuple) -> str:
+    """What exp makes of the largest or smallest number that came in, if it cannot hold it."""
+    numbers = [x[np.isfinite(x)] for x in args if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
+    numbers += [np.array([float(x)]) for x in args if isinstance(x, float) and np.isfinite(x)]
+    most, least = max((x.max(initial=0) for x in numbers), default=0), min((x.min(initial=0) for x in numbers), default=0)
+    if most > 709:
+        return f" Numbers up to {most:,.0f} come in here, and exp of that is infinite."
+    return f" Numbers down to {least:,.0f} come in here, and exp of that is 0." if least < -745 else ""
 
 
 def _word(value: float) -> str:

@@ -27,6 +27,10 @@ class Strange:
         return f"<{self.kind}>"
 
 
+class Noticed(Exception):
+    """Raised by an exercise's `drive` to say in its own words what an answer did wrong; the text becomes the hint."""
+
+
 @dataclass
 class Outcome:
     """What came of one call.

@@ -92,7 +92,8 @@ def driver(question: Question) -> list[str]:
     if question.exercise.drive is None:
         return []
     found, _ = slicing.statements([question.base.text])
-    part = [s for s in slicing.needed(found, "drive") if "coursework" not in (getattr(s.node, "module", None) or "")]
+    part = [s for s in slicing.needed(found, "drive") if (getattr(s.node, "module", None) or "").split(".")[0] != "coursework"
+            or s.node.module == "coursework.running"]
     header = assign.given(_only_imports(question.base, part))
     return [header, "\n\n".join(s.text for s in part if not s.text.startswith("from attnlib"))]
 

@@ -199,6 +199,10 @@ def weights_right_out_wrong(case, got, want):
 @observe
 def out_right_weights_wrong(case, got, want):
     if _near(got[0], want[0]).all() and not _near(got[1], want[1]).all():
+        shown = _allowed(case).any(axis=-1)
+        if not shown.all() and _near(got[1], want[1])[shown].all():
+            return (f"`out` is right, and the weights too but for the query that sees nothing: its row of weights sums to "
+                    f"{got[1][~shown].sum(axis=-1).flat[0]:.3g}, and should be zeros.")
         return "`out` is right; what you return as weights is not what it was made with."
 
 

@@ -165,7 +165,9 @@ def _where(case, wrong):
 @observe
 def all_or_nothing(case, got, want):
     if got.dtype.kind == "b" and (got.all() or not got.any()):
-        return f"Your predicate is {bool(got.flat[0])} for every pair."
+        left, right, n_global, random_keys = case.args[:4]
+        return (f"Your predicate is {bool(got.flat[0])} for every pair (left = {left}, right = {right}, n_global = {n_global}, "
+                f"{random_keys.shape[-1]} keys drawn for each query). Ask of each rule alone what it gives here.")
 
 
 @observe
@@ -192,7 +194,9 @@ def too_much(case, got, want):
     extra = ~want & (got != 0)
     if extra.any() and got.dtype.kind == "b":
         q, k = (int(x[extra][0]) for x in _grid(case))
-        return f"Query {q} may not see key {k}, and yours says True {_facts(case, q, k)}. There are {_where(case, extra)}"
+        keys = case.args[3]
+        back = f" Position {q} was drawn for query {k}, not the other way round." if keys.size and q in keys[k] and k not in keys[q] else ""
+        return f"Query {q} may not see key {k}, and yours says True {_facts(case, q, k)}.{back} There are {_where(case, extra)}"
 
 
 @observe

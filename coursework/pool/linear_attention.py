@@ -170,7 +170,8 @@ def nothing_but_itself(case, got, want):
     v = case.args[2]
     if _numbers(case, got) and not _near(got[..., 0, :], v[..., 0, :]).all():
         ratio = got[..., 0, :] / v[..., 0, :]
-        said = "Query 0 sees its own token alone, so row 0 of your out should be v[0], whatever q and k are"
+        which = "out[..., 0, :] should be v[..., 0, :]" if v.ndim > 2 else "row 0 of your out should be v[0]"
+        said = f"Query 0 sees its own token alone, so {which}, whatever q and k are"
         if np.ptp(ratio, axis=-1).max() < 1e-6 * np.abs(ratio).max():
             return f"{said}; it is {ratio.flat[0]:.4g} times that. What should the weights of a row sum to?"
         return f"{said}; it is not."

@@ -1,5 +1,7 @@
 """Exercise: softmax under a mask, for a first problem set."""
 
+import itertools
+
 import numpy as np
 
 from coursework import case, observe, sizes, wrong
@@ -91,7 +93,7 @@ def adds_a_penalty(scores, mask):
     return _softmax(scores + np.where(mask, 0, -1e4))
 
 
-@wrong("Right but for a row without an allowed key: its largest score is -inf, and -inf - (-inf) is NaN. What may be subtracted there instead?")
+@wrong("Right but for a row without an allowed key: its largest score is -inf, -inf - (-inf) is NaN, and the sum of its powers is 0 at best: two places where a row of NaN can arise.")
 def no_empty_rows(scores, mask):
     scores = np.where(mask, scores, -np.inf)
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -197,12 +199,29 @@ def proportions(case, got, want):
 
 @observe
 def lost_weight(case, got, want):
+    mask, scores = np.broadcast_to(case.args[1], got.shape), np.broadcast_to(case.args[0], got.shape)
     gone = (got == 0) & (want > 1e-6)
     if gone.any() and np.isfinite(got).all():
         at = tuple(int(i) for i in np.argwhere(gone)[0])
         rows = gone.any(axis=-1)
         return (f"In {rows.sum()} of {rows.size} rows an allowed key has weight 0 that should not: query {at[-2]}, key {at[-1]}, expected "
-                f"{want[at]:.3g}.")
+                f"{want[at]:.3g}. The allowed scores of this row lie from {np.where(mask, scores, np.inf)[at[:-1]].min():.4g} to "
+                f"{np.where(mask, scores, -np.inf)[at[:-1]].max():.4g}: what is exp of what you make of them?")
+
+
+@observe
+def ties(case, got, want):
+    """Keys of different scores that have the same weight."""
+    mask, scores = np.broadcast_to(case.args[1], got.shape), np.broadcast_to(case.args[0], got.shape)
+    if not np.isfinite(got).all():
+        return None
+    for row in np.argwhere((mask & (got > 1e-12)).sum(axis=-1) > 1):
+        at = tuple(row)
+        keys = np.flatnonzero(mask[at] & (got[at] > 1e-12))
+        for a, b in itertools.pairwise(keys):
+            if got[at][a] == got[at][b] and abs(scores[at][a] - scores[at][b]) > 1e-3:
+                return (f"Query {at[-1]} gives keys {a} and {b} the same weight, {got[at][a]:.4g}, though their scores are "
+                        f"{scores[at][a]:.5g} and {scores[at][b]:.5g}.")
 
 
 @observe

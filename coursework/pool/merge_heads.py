@@ -112,7 +112,8 @@ def tokens_in_a_row(case, got, want):
     for t, row in enumerate(_source(case, got)):
         tokens = sorted({place[-2] for place in row if place})
         if len(tokens) > 1:
-            return f"Row {t} of yours holds numbers of the tokens {tokens}. Each row belongs to one token, with all its heads."
+            shape = "" if case.args[0].ndim == 3 else f" (x has shape {case.args[0].shape}: count axes from the back)"
+            return f"Row {t} of yours holds numbers of the tokens {tokens}{shape}. Each row belongs to one token, with all its heads."
         if tokens and tokens != [t]:
             return f"Row {t} of yours holds the numbers of token {tokens[0]}."
 

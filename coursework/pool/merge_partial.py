@@ -196,4 +196,6 @@ def one_result_right(case, got, want):
     if good[1] and not good[0] and np.isfinite(got[0]).all():
         return "Your lse is right, your out is not. How large is each side's part of exp(lse)?"
     if good[0] and not good[1] and np.isfinite(got[1]).all():
-        return "Your out is right, your lse is not: the next merge would give this result a wrong weight."
+        at = tuple(np.argwhere(~_near(got[1], want[1]))[0])
+        return (f"Your out is right, your lse is not: {got[1][at]:.6g} is merged from lse_a = {case.args[1][at]:.4g} and lse_b = "
+                f"{case.args[3][at]:.4g}. The next merge would give this result a wrong weight.")

@@ -218,6 +218,31 @@ def weights_dropped(case, got, want):
 
 
 @observe
+def lengths_dropped(case, got, want):
+    weights, v = case.args
+    if weights.shape[1] < 3 or not (np.abs(want) > 1e-9).all() or not np.isfinite(got).all():
+        return None
+    ratio = got * weights * np.linalg.norm(v, axis=-1) / want
+    if _close(ratio, ratio[:, :1]):
+        return "Within each row your shares go with the angle alone: how long a contribution is makes no difference."
+    return None
+
+
+@observe
+def same_direction_for_all(case, got, want):
+    weights, v = case.args
+    if len(weights) < 2 or len(v) <= v.shape[1] or v.shape[1] < 2 or (weights == 0).any() or not np.isfinite(got).all():
+        return None
+    directions, *_ = np.linalg.lstsq(v, (got / weights).T, rcond=None)          # (dim_v, seq_q): along what row i measures
+    if not _close(v @ directions, (got / weights).T):
+        return None
+    units = directions / np.linalg.norm(directions, axis=0)
+    if _close(np.abs(units.T @ units), 1):
+        return "All your rows measure along one and the same direction. Each query has a result of its own."
+    return None
+
+
+@observe
 def geometry(case, got, want):
     weights, v = case.args
     i, j = np.unravel_index(np.nan_to_num(np.abs(got - want), nan=0).argmax(), want.shape)

@@ -155,6 +155,13 @@ def shares_and_distances(case, got, want):
         return "Each of your shares is 0 or 1, at a temperature of more than 2: every key should get a share."
     squares = ((query[:, None] - keys) ** 2).sum(axis=-1)
     near, most = squares.argmin(axis=-1), got.argmax(axis=-1)
+    cosines = (query @ keys.T) / np.linalg.norm(query, axis=-1, keepdims=True) / np.linalg.norm(keys, axis=-1)
+    if (got > 0).all():
+        fits, angles = (a - a.mean(axis=-1, keepdims=True) for a in (temperature * np.log(got), cosines))
+        factor = (fits * angles).sum() / (angles**2).sum()
+        if factor > 0 and np.allclose(fits, factor * angles, atol=1e-8):
+            return ("Your shares go with the angle between query and key alone: two keys of the same direction and different length get "
+                    "the same share, and only one of them can be the nearest.")
     for i in np.flatnonzero(near != most):
         return (f"Your query {i} gives its largest share to key {most[i]}, at a squared distance of {squares[i, most[i]]:.3g}; "
                 f"key {near[i]} is nearer, at {squares[i, near[i]]:.3g}.")

@@ -125,7 +125,10 @@ def _near(a, b):
 
 @observe
 def gradient_for_hidden(case, got, want):
-    hidden = (case.args[0] == 0) & ~_near(got, 0)
+    empty = ~case.args[0].any(axis=-1)
+    if empty.any() and np.isnan(got[empty]).any() and np.isfinite(got[~empty]).all():
+        return "In the row whose weights are all 0 your gradient is NaN: something is divided by the sum of the weights, or by a weight."
+    hidden = (case.args[0] == 0) & ~_near(got, 0) & np.isfinite(got)
     if hidden.any() and _near(got, want)[case.args[0] > 0].all():
         return f"Right but for keys of weight 0: {hidden.sum()} of them get a gradient, and no small change of their score changes anything."
 

@@ -56,8 +56,8 @@ def naive(scores):
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-@wrong("Right but for a row that is all -inf: its largest score is -inf, and -inf - (-inf) is NaN. What should be "
-       "subtracted there instead?")
+@wrong("Right but for a row that is all -inf: its largest score is -inf, -inf - (-inf) is NaN, and the sum of its "
+       "powers is 0 at best: two places where a row of NaN can arise.")
 def no_empty_rows(scores):
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)

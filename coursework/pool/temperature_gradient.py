@@ -143,6 +143,11 @@ def built_from_other_pieces(case, got, want):
     pieces = [("the right number", right * scores), ("what comes out with the weights of temperature 1", at_one * scores),
               ("what comes out if nothing is subtracted in softmax's backward step", weights * d_weights * scores),
               ("what comes out without softmax's backward step", d_weights * scores),
+              ("what comes out with weights of scores times T, not over T",
+               softmax_backward(softmax(scores * t), d_weights) * scores),
+              ("what comes out if softmax's backward step is handed scores in place of weights",
+               softmax_backward(scores / t, d_weights) * scores),
+              ("the same, with scores that are not divided by T", softmax_backward(scores, d_weights) * scores),
               ("the loss itself (d_out times the result, summed)", out)]
     for name, piece in pieces:
         for power in (-2, -1, -3, 0, -4):
@@ -182,6 +187,9 @@ def beside_a_nudge(case, got, want):
         return (d_out * (softmax(scores / temperature) @ v)).sum()
 
     slope = (loss(t + step) - loss(t - step)) / (2 * step)
-    sign = " It has the other sign." if got * want < 0 else ""
+    if abs(got - want) < 0.05 * abs(want):
+        return (f"Your gradient is {got:.6g}; the derivative is {want:.6g}. It agrees to few digits only, as a quotient of differences with a "
+                "coarse step does.")
+    sign = " It has the other sign." if _near(got, -want) else ""
     return (f"From T = {t:.3g} to {t + step:.5g} the loss (d_out times the result, summed) changes by {slope:.4g} for each unit of T; "
             f"your gradient says {got:.4g}.{sign}")
