@@ -292,6 +292,25 @@ def look(a: Array) -> str | None:
     return None
 
 
+def factor(got: int, want: int, dims: dict) -> str | None:
+    """Say which of the sizes, or two of them, with a small power of 2, a count has too often or lacks; None if that is not it."""
+    if got <= 0 or want <= 0 or got == want:
+        return None
+    none = [(1, "")]
+    sizes = [(n**p, name + "²" * (p == 2)) for name, n in dims.items() for p in (1, 2)]
+    for up, more in none + sizes:
+        for down, fewer in none + sizes:
+            for two in (0, 1, 2, 3, 4, -1, -2, -3, -4):
+                over, under = up * 2 ** max(two, 0), down * 2 ** max(-two, 0)
+                if got * under == want * over:
+                    extra = " · ".join(filter(None, [more, str(2**two) if two > 0 else ""]))
+                    lacking = " · ".join(filter(None, [fewer, str(2**-two) if two < 0 else ""]))
+                    parts = [f"has {extra} too often as a factor"] * bool(extra) + [f"lacks the factor {lacking}"] * bool(lacking)
+                    used = [f"{name} = {n}" for name, n in dims.items() if name in (more.strip("²"), fewer.strip("²"))]
+                    return " and ".join(parts) + (f" ({', '.join(used)})" if used else "")
+    return None
+
+
 def pieces(got, want, names: tuple, subject: str = "the result") -> Iterator[tuple]:
     """Walk through two results of the same structure; yield (got, want, subject) for every array or number."""
     if isinstance(want, tuple | list):

@@ -1,6 +1,7 @@
 """Exercise: FLOPs of the two products of attention, for problem sets on costs."""
 
 from coursework import case, observe, wrong
+from coursework.observing import factor
 
 TITLE = "What two matrix products cost"
 CHAPTER = ""
@@ -94,25 +95,6 @@ def causal_half(heads, seq_q, seq_k, dim_head, dim_v):
 def weights_are_square(heads, seq_q, seq_k, dim_head, dim_v):
     return 2 * heads * (seq_q * seq_k * dim_head + seq_q * seq_q * dim_v)
 
-def _factor(got, want, dims):
-    """Say which of the sizes, or two of them, with a small power of 2, a count has too often or lacks; None if that is not it."""
-    if got <= 0 or want <= 0 or got == want:
-        return None
-    none = [(1, "")]
-    sizes = [(n**p, name + "²" * (p == 2)) for name, n in dims.items() for p in (1, 2)]
-    for up, more in none + sizes:
-        for down, fewer in none + sizes:
-            for two in (0, 1, 2, 3, 4, -1, -2, -3, -4):
-                over, under = up * 2 ** max(two, 0), down * 2 ** max(-two, 0)
-                if got * under == want * over:
-                    extra = " · ".join(filter(None, [more, str(2**two) if two > 0 else ""]))
-                    lacking = " · ".join(filter(None, [fewer, str(2**-two) if two < 0 else ""]))
-                    parts = [f"has {extra} too often as a factor"] * bool(extra) + [f"lacks the factor {lacking}"] * bool(lacking)
-                    used = [f"{name} = {n}" for name, n in dims.items() if name in (more.strip("²"), fewer.strip("²"))]
-                    return " and ".join(parts) + (f" ({', '.join(used)})" if used else "")
-    return None
-
-
 @observe
 def negative(case, got, want):
     if got < 0:
@@ -126,8 +108,8 @@ def no_keys(case, got, want):
 
 
 @observe
-def by_a_factor(case, got, want):
-    said = _factor(got, want, case.dims)
+def by_afactor(case, got, want):
+    said = factor(got, want, case.dims)
     if said:
         return f"Your count {said}."
 
