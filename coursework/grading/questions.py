@@ -19,6 +19,7 @@ from coursework.wire import WireError, decode_outcome, encode
 HIDDEN_SEEDS = 2
 MEGABYTES = 1024
 TOGETHER = 3.0                         # seconds for all light questions of a submission in one process
+COPIES = 4                             # of its arguments, which `call` makes to see whether they were changed
 SLACK = 24                             # megabytes beside a case's own limit, for Python and NumPy themselves
 NO_REPLY = "NoReply"
 STOPPED = {"time": "It did not finish within {seconds:g} s. Is there a loop that never ends?",
@@ -78,13 +79,18 @@ class Paper:
             sent = []
             for number, (s, i) in enumerate(order):
                 case = sets[s][0][i]
-                held = case.memory / (1 << 20) + SLACK if s == heavy and case.memory else None
+                held = (case.memory + COPIES * _bytes(case.args)) / (1 << 20) + SLACK if s == heavy and case.memory else None
                 sent.append([number, encode(case.args), encode(case.kwargs), None if held else case.memory, held])
             jobs.append({"name": question.name, "parts": parts, "drive": driver(question), "cases": sent})
             orders[question.name] = order
         needs = sorted(set().union(*(q.exercise.needs for q, _ in asked)))
         return {"kind": "run", "needs": ["numpy", *needs], "jobs": jobs, "seconds": seconds,
                 "megabytes": MEGABYTES * (4 if needs else 1)}, orders
+
+
+def _bytes(args: tuple) -> int:
+    """Bytes of all arrays among the arguments."""
+    return sum(getattr(a, "nbytes", 0) for a in args)
 
 
 def driver(question: Question) -> list[str]:

@@ -117,7 +117,7 @@ class Sandbox:
                 "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv"]
         for key, value in ENVIRONMENT.items():
             wall += ["--setenv", key, value]
-        wall += ["--proc", "/proc", "--dev", "/dev"]
+        wall += ["--proc", "/proc", "--dev", "/dev", "--size", str(SCRATCH), "--tmpfs", "/tmp"]   # first: Python may lie below it
         for path in seen:
             if path.is_symlink():
                 wall += ["--symlink", os.readlink(path), str(path)]
@@ -125,8 +125,7 @@ class Sandbox:
                 wall += ["--ro-bind", str(path), str(path)]
         for path in self._masked(seen):
             wall += ["--size", "4096", "--tmpfs", str(path)]
-        wall += ["--size", str(SCRATCH), "--tmpfs", "/tmp", "--ro-bind", str(self.stage), "/stage", "--chdir", "/tmp",
-                 "--remount-ro", "/"]
+        wall += ["--ro-bind", str(self.stage), "/stage", "--chdir", "/tmp", "--remount-ro", "/"]
         if seccomp >= 0:
             wall += ["--seccomp", str(seccomp)]
         return [*wall, "--", sys.executable, *python, f"/stage/{worker}"]

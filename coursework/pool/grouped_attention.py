@@ -52,9 +52,14 @@ def cases(rng):
                dims={"heads": 32, "seq_k": 1024, "dim_head": 64})
 
 
+def heavy(rng):
+    many = [rng.normal(size=shape) for shape in ((32, 1, 64), (1, 16_384, 64), (1, 16_384, 64))]
+    yield case("memory, with 32 heads and a long key head", *many, edge=True, memory=8 * many[1].nbytes)
+
+
 @wrong("The values are right, but keys or values were copied for each query head: repeating them builds the copies, and so does "
        "broadcasting inside `attention`. What can be reshaped instead, without being copied?")
-def repeats(q, k, v):
+def too_much_memory(q, k, v):
     group = q.shape[-3] // k.shape[-3]
     return attention(q, np.repeat(k, group, axis=-3), np.repeat(v, group, axis=-3))
 

@@ -46,6 +46,10 @@ def cases(rng):
     yield case("long rows, in little memory", _weights(rng, 2, long), rng.normal(size=(2, long)), memory=10 * 2 * long * 8 + 20_000)
 
 
+def heavy(rng):
+    yield case("very long rows, in little memory", _weights(rng, 2, 6000), rng.normal(size=(2, 6000)), memory=10 * 2 * 6000 * 8)
+
+
 @wrong("You multiply by p(1 − p), the diagonal of the Jacobian alone. Raising one score also lowers all other weights of the row: these terms "
        "are missing.")
 def diagonal_alone(weights, d_weights):
@@ -103,7 +107,7 @@ def factor_on_one_term(weights, d_weights):
 
 @wrong("The values are right. Your Jacobian, a matrix (seq_k, seq_k) for every row, is too large: multiply it out on paper first, and see what "
        "is left of p pᵀ times a vector.")
-def with_a_jacobian(weights, d_weights):
+def too_much_memory(weights, d_weights):
     jacobian = weights[..., None] * (np.eye(weights.shape[-1]) - weights[..., None, :])
     return (jacobian @ d_weights[..., None])[..., 0]
 
