@@ -130,7 +130,7 @@ def test_an_import_inside_a_function_of_the_library_counts(book: Chapter):
 
 def test_an_error_keeps_the_old_notebook_and_says_where(book: Chapter, capsys):
     before = book.notebook.read_bytes()
-    replace(book.source, "assert two(1) == 3", "wrong = two(1)\nassert wrong == 4")
+    replace(book.source, "require(causal_mask)", "wrong = causal_mask(1, 1)\nassert wrong == 4")
     assert notebooks.build([book]) == 1
     message = capsys.readouterr().err
     line = book.source.read_text().splitlines().index("assert wrong == 4") + 1
@@ -208,8 +208,8 @@ def test_adopting_changes_only_the_edited_cell(book: Chapter):
 
 def test_adopting_refuses_to_lose_newer_lines_of_the_source(book: Chapter):
     change_cell(book, "print(len(scores))", "print(len(scores) * 2)")
-    replace(book.source, "assert two(1) == 3", "assert two(2) == 4")
-    with pytest.raises(ChapterError, match=r"assert two\(2\) == 4"):
+    replace(book.source, "check(causal_mask)", "check(causal_mask, 'causal_mask')")
+    with pytest.raises(ChapterError, match=r"check\(causal_mask, 'causal_mask'\)"):
         notebooks.adopt(book)
 
 

@@ -72,11 +72,12 @@ def test_a_twin_that_the_text_does_not_mention_is_caught(book: Chapter):
 
 def test_an_exercise_is_compared_in_its_solution_not_in_its_stub(book: Chapter):
     path = book.root / "attnlib" / "reference.py"
-    same = "\n\ndef two(x: int) -> int:\n    return x + 2\n"
+    same = ("\n\ndef padding_mask(lengths: int, seq_k: int) -> int:\n    real = np.arange(seq_k) < lengths[:, None]\n"
+            "    return real[:, None, None, :]\n")
     path.write_text(path.read_text() + same)
     assert not twins(book), show(twins(book))
-    path.write_text(path.read_text().replace("return x + 2", "return x + 1 + 1"))
-    assert ["two is not the code of attnlib.reference.two"] == [finding.what for finding in twins(book)]
+    path.write_text(path.read_text().replace("return real[:, None, None, :]", "return real[:, None, None]"))
+    assert ["padding_mask is not the code of attnlib.reference.padding_mask"] == [finding.what for finding in twins(book)]
 
 
 def test_one_of_several_rooms_is_enough(book: Chapter):

@@ -9,6 +9,7 @@ import types
 import numpy as np
 
 from coursework import case, observe, wrong
+from coursework.running import Noticed
 
 TITLE = "Softmax as a kernel"
 CHAPTER = ""
@@ -72,6 +73,9 @@ def drive(f, memory, n_cols, out_stride, block):
     import triton
     import triton.language as tl
 
+    if device == "cpu" and isinstance(tl.max, triton.runtime.JITFunction):
+        raise Noticed("Triton was imported before `TRITON_INTERPRET` was set, so that it looks for a GPU: restart the kernel, and run "
+                      "the given cell before anything else imports Triton")
     if isinstance(f, types.FunctionType):
         f = _JITTED.setdefault(f, triton.jit(f))
     rows, guard = memory.shape[0], 4096          # room on both sides for kernels that write where they should not
