@@ -23,7 +23,9 @@ def limit(seconds: float, megabytes: int) -> None:
 
 
 def allow(megabytes: float) -> None:
-    """Let this process take at most so much more memory (private pages; the limit only ever falls)."""
+    """Let this process take at most so much more memory (private pages; the limit only ever falls). Linux only."""
+    if not os.path.exists("/proc/self/status"):
+        return
     with open("/proc/self/status") as status:
         held = next(int(line.split()[1]) for line in status if line.startswith("VmData")) * 1024
     most = held + int(megabytes * MEGABYTE)
