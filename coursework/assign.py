@@ -57,9 +57,11 @@ class Question:
     @property
     def prompt(self) -> str:
         """The prompt, with this assignment's names and convention."""
-        says = f"\n\n**In this assignment:** {self.base.variants[self.variant].says}" if self.variant else ""
-        spans = re.sub(r"`[^`\n]+`", lambda span: self._renamed(span[0]), self.base.prompt)     # names, not words
-        return spans + says
+        says = ""
+        if self.variant:
+            says = ("\n\n**In this assignment another convention holds, also where something else is said above.** "
+                    + self.base.variants[self.variant].says)
+        return re.sub(r"`[^`\n]+`", lambda span: self._renamed(span[0]), self.base.prompt + says)     # names, not words
 
     @property
     def stub(self) -> str:
@@ -148,9 +150,34 @@ def read(path: Path) -> Assignment:
             if (q.name != q.base.name or q.variant) and re.search(rf"(?m)^def {q.base.name}\(", given(other.exercise)):
                 raise FormError(f"{path.name}: question {other.name} hands out {q.base.name}, which solves question {q.name}. Leave one of "
                                 "them out, or keep the name and the convention of the second, so that the learner's own is used")
+    _solved_by_helpers(path.name, questions)
     if len(set(named)) < len(named):
         raise FormError(f"{path.name}: two questions have one name: {', '.join(sorted({n for n in named if named.count(n) > 1}))}")
     return Assignment(path.stem, said.get("title", path.stem), questions, library, path)
+
+
+def _solved_by_helpers(where: str, questions: list[Question]) -> None:
+    """Refuse an assignment in which what one question is given does what another asks for, whatever its name."""
+    from coursework.judging import judge
+    from coursework.running import call
+
+    named, tried = [q.name for q in questions], set()
+    for giver in questions:
+        text = given(giver.exercise, without=named)
+        defined = {n.name: len(n.args.args) for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name not in tried}
+        if not defined or giver.exercise.needs:
+            continue
+        space: dict = {"__name__": "given"}
+        exec(text, space)
+        for helper, count in defined.items():
+            tried.add(helper)
+            for q in questions:
+                if q.exercise.needs or q.exercise.drive or len(q.exercise.arguments) != count:
+                    continue
+                cases = q.exercise.draw(0)
+                if judge(q.exercise, cases, [call(space[helper], c.args, c.kwargs) for c in cases], known=[]).right:
+                    raise FormError(f"{where}: question {giver.name} is given {helper}, which solves question {q.name}. Leave one of them out, or "
+                                    f"call the second {helper}: then the learner's own is used")
 
 
 def _keys(where: str, said: dict, known: set) -> None:
@@ -187,7 +214,8 @@ def varied(base: Exercise, name: str, rename: dict, variant: str) -> Exercise:
     """The exercise under another name, with other argument names, in another convention."""
     def renamed_cases(rng):
         for c in base.cases(rng):
-            yield dataclasses.replace(c, kwargs={rename.get(k, k): v for k, v in c.kwargs.items()})
+            label = re.sub(rf"\b{base.name}\(", f"{name}(", c.label)
+            yield dataclasses.replace(c, label=label, kwargs={rename.get(k, k): v for k, v in c.kwargs.items()})
 
     made = dataclasses.replace(base, name=name, cases=renamed_cases)
     if rename or name != base.name:

@@ -150,10 +150,12 @@ def build(assignment: Assignment, out: Path) -> list[Path]:
     written = [student / f"{assignment.name}.ipynb", instructor / f"{assignment.name}_solutions.ipynb"]
     nbformat.write(notebook(assignment), written[0])
     nbformat.write(notebook(assignment, solutions=True), written[1])
-    for name in EDITION:
-        shutil.copyfile(HERE / name, student / "coursework" / name)
-    recording = student / "coursework" / f"{assignment.name}_checks.json"
-    recording.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+    for folder in (instructor, student):                # beside both notebooks, so that `check` knows their names
+        (folder / "coursework").mkdir(exist_ok=True)
+        for name in EDITION:
+            shutil.copyfile(HERE / name, folder / "coursework" / name)
+        recording = folder / "coursework" / f"{assignment.name}_checks.json"
+        recording.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
     needs = sorted({n for q in assignment.questions for n in q.exercise.needs})
     requirements = student / "requirements.txt"
     requirements.write_text("\n".join(["numpy>=2", *needs, "jupyterlab>=4"]) + "\n", "utf-8")

@@ -154,6 +154,9 @@ def _grade_all(sandbox, paper, waiting, out, jobs, results, progress) -> None:
             write(out / "graded" / f"{name}.json", json.dumps(result, indent=1, ensure_ascii=False))
             write(out / "feedback" / f"{name}.html", feedback.page(paper.assignment, result))
             results[result["student"]] = result
+    except KeyboardInterrupt:
+        print("\nFinishing the submissions under way ...", file=sys.stderr, flush=True)
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -174,9 +177,9 @@ def report(assignment: Assignment, out: Path) -> None:
     for r in finished:
         marks = {m["question"]: m for m in r["marks"]}
         remarks = [r["problem"]] if r["problem"] else []
-        remarks += [f"cell {cell}: {why}" for cell, why in r["broken"].items()]
+        remarks += [f"code cell {cell}: {why}" for cell, why in r["broken"].items()]
         remarks += [f"look at {n}: {', '.join(m['review'])}" for n, m in marks.items() if m["review"]]
-        remarks += [f"{n}: {m['status']}" for n, m in marks.items() if m["status"] in ("carried", "time", "crash", "output", "refused")]
+        remarks += [f"{n}: {feedback.WORDS[m['status']]}" for n, m in marks.items() if m["status"] in ("carried", "time", "crash", "output", "refused")]
         table.writerow([_cell(r["student"]), "" if r["points"] is None else f"{r['points']:g}", r["of"], r["status"],
                         *(f"{marks[n]['points']:g}" if n in marks else "" for n in named), _cell("; ".join(remarks))])
     write(out / "grades.csv", rows.getvalue())

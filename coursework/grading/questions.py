@@ -211,7 +211,7 @@ def grade(sandbox: Sandbox, paper: Paper, submission: Submission) -> dict:
     """
     questions = paper.assignment.questions
     names = [q.name for q in questions]
-    found = read(sandbox, submission, names)
+    found = read(sandbox, submission, [*names, *(q.base.name for q in questions if q.base.name not in names)])
     report = {"student": submission.student, "status": "graded", "problem": "", "of": paper.assignment.points}
     if "functions" not in found:
         return {**report, "status": "unreadable", "problem": found.get("unreadable", "reading it crashed"), "broken": {},
@@ -226,8 +226,9 @@ def grade(sandbox: Sandbox, paper: Paper, submission: Submission) -> dict:
     for question in questions:
         mine = functions.get(question.name)
         if not mine:
+            other = f" There is one called {question.base.name}; is it meant?" if question.base.name in functions else ""
             marks[question.name] = Mark(question.name, 0.0, question.points, "missing",
-                                        f"There is no function called {question.name} that could be read.")
+                                        f"There is no function called {question.name} that could be read.{other}")
             continue
         made = marks.get(question.name) or mark(sandbox, paper, question, parts(question))
         made.review = mine["review"]
@@ -238,7 +239,7 @@ def grade(sandbox: Sandbox, paper: Paper, submission: Submission) -> dict:
     marks = {name: marks[name] for name in names}
     for question in questions:                                    # credit for what only an earlier fault spoilt
         mine, made = functions.get(question.name), marks[question.name]
-        faulty = [n for n in (mine or {}).get("uses", []) if marks[n].status not in ("right", "refused")]
+        faulty = [n for n in (mine or {}).get("uses", []) if n in marks and marks[n].status not in ("right", "refused")]
         if faulty and made.points < made.of and made.status not in ("refused", "not attempted"):
             own = {q.name: q for q in questions}
             instead = [assign.given(own[n].exercise) + "\n\n" + own[n].solution for n in faulty]
@@ -248,7 +249,7 @@ def grade(sandbox: Sandbox, paper: Paper, submission: Submission) -> dict:
                 made.points, made.carried, made.status = again.points, True, "carried"
                 made.hint = f"Right with a right {' and '.join(faulty)}: it fails only through the earlier function."
     total = sum(m.points for m in marks.values())
-    if not functions:
+    if not set(names) & set(functions):
         report["problem"] = "none of the functions asked for is in it"
     return {**report, "broken": found.get("broken", {}), "points": round(total, 2), "marks": [asdict(m) for m in marks.values()],
             "seconds": round(sum(m.seconds for m in marks.values()), 3)}

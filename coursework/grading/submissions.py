@@ -64,7 +64,7 @@ def read(student: str, path: Path, wanted: str = "") -> Submission:
         if path.suffix == ".zip":
             return _zipped(student, path, wanted)
         if path.suffix not in SUFFIXES:
-            return Submission(student, problem=f"it is a {path.suffix or 'file without ending'}, expected .ipynb or .py")
+            return Submission(student, problem=f"it is a {path.suffix or 'file without ending'}, expected .ipynb, .py, .zip or a folder")
         return Submission(student, _bytes(path), path.suffix)
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as error:
         return Submission(student, problem=str(error) or type(error).__name__)

@@ -1,19 +1,16 @@
 """Submissions that try to gain points they have not earned. None of them may; each is a test.
 
-Every attack leaves `stable_softmax` (4 points) unsolved and solves `soft_dict` (4 points) honestly, so that a run that simply breaks does not
+Every attack leaves `stable_softmax` (4 points) unsolved and solves `alibi_bias` (4 points) honestly, so that a run that simply breaks does not
 pass for a run that is safe.
 """
 
 HONEST = """
 import numpy as np
 
-def softmax(scores):
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-def soft_dict(query, keys, values, temperature):
-    fits = query @ keys.T - (keys**2).sum(axis=-1) / 2
-    return softmax(fits / temperature) @ values
+def alibi_bias(heads, seq_q, seq_k):
+    slopes = 2.0 ** (-8 / heads * np.arange(1, heads + 1))
+    distance = np.abs(np.arange(seq_k - seq_q, seq_k)[:, None] - np.arange(seq_k))
+    return -slopes[:, None, None] * distance
 """
 WRONG = "    return scores\n"
 

@@ -12,7 +12,7 @@ ASSIGNMENT = """
 title: A trial
 questions:
   - stable_softmax
-  - soft_dict
+  - alibi_bias
 """
 
 

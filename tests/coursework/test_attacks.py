@@ -27,7 +27,7 @@ def test_attack_gains_nothing(name, sandbox, paper):
     result = questions.grade(sandbox, paper, Submission("mallory", source.encode(), ".py"))
     points = {mark["question"]: mark["points"] for mark in result["marks"]}
     assert points["stable_softmax"] == 0, result
-    assert points["soft_dict"] == 4, result                     # the wall stands, and the rest is still graded
+    assert points["alibi_bias"] == 4, result                     # the wall stands, and the rest is still graded
     assert "LEAK" not in json.dumps(result)
 
 

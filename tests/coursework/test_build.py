@@ -66,7 +66,7 @@ def test_a_student_starts_from_nothing(built, name):
         pytest.skip(f"needs {', '.join(sorted(needs))}")
     printed = run(out / "student", out / "student" / f"{name}.ipynb", needs)
     assert printed.count("not attempted yet") == len(assignment.questions)
-    solved = run(out / "student", out / "instructor" / f"{name}_solutions.ipynb", needs)
+    solved = run(out / "instructor", out / "instructor" / f"{name}_solutions.ipynb", needs)
     assert solved.count("✓") == len(assignment.questions), solved
 
 
@@ -97,6 +97,11 @@ def test_an_assignment_that_gives_itself_away_is_refused(tmp_path):
     path.write_text("questions:\n  - multi_head_attention\n  - {exercise: split_heads, name: cut}\n")
     with pytest.raises(form.FormError, match="question multi_head_attention hands out split_heads, which solves question cut"):
         assign.read(path)
+    path.write_text("questions: [soft_dict, {exercise: stable_softmax, name: rowwise}]\n")
+    with pytest.raises(form.FormError, match="question soft_dict is given softmax, which solves question rowwise"):
+        assign.read(path)
+    path.write_text("questions: [soft_dict, {exercise: stable_softmax, name: softmax}]\n")
+    assert "def softmax" not in build.notebook(assign.read(path)).cells[1].source
     path.write_text("questions: [multi_head_attention, by_hand]\n")
     with pytest.raises(form.FormError, match="multi_head_attention and by_hand are given different versions of attention"):
         assign.read(path)
@@ -160,7 +165,7 @@ def test_the_yaml_of_the_guide_is_an_assignment(tmp_path):
 def assignment(tmp_path):
     path = tmp_path / "course" / "hw.yml"
     path.parent.mkdir()
-    path.write_text("title: Homework\nquestions: [{exercise: stable_softmax, points: 5}, soft_dict]\n")
+    path.write_text("title: Homework\nquestions: [{exercise: stable_softmax, points: 5}, alibi_bias]\n")
     return assign.read(path)
 
 
@@ -169,9 +174,9 @@ def test_nbgrader(assignment, tmp_path):
     nb = nbformat.read(tmp_path / "out" / "source" / "hw" / "hw.ipynb", as_version=4)
     nbformat.validate(nb)
     graded = {c.metadata.nbgrader.grade_id: c for c in nb.cells if "nbgrader" in c.metadata}
-    assert set(graded) == {"answer-stable_softmax", "test-stable_softmax", "answer-soft_dict", "test-soft_dict"}
-    assert graded["test-stable_softmax"].metadata.nbgrader.points == 5 and graded["test-soft_dict"].metadata.nbgrader.grade
-    assert "### BEGIN HIDDEN TESTS" in graded["test-soft_dict"].source and "### BEGIN SOLUTION" in graded["answer-soft_dict"].source
+    assert set(graded) == {"answer-stable_softmax", "test-stable_softmax", "answer-alibi_bias", "test-alibi_bias"}
+    assert graded["test-stable_softmax"].metadata.nbgrader.points == 5 and graded["test-alibi_bias"].metadata.nbgrader.grade
+    assert "### BEGIN HIDDEN TESTS" in graded["test-alibi_bias"].source and "### BEGIN SOLUTION" in graded["answer-alibi_bias"].source
     run(tmp_path / "out" / "source" / "hw", tmp_path / "out" / "source" / "hw" / "hw.ipynb")      # its tests pass on the solutions
 
 
@@ -180,9 +185,9 @@ def test_nbgrader_hidden_tests_can_fail(assignment, tmp_path):
     path = tmp_path / "out" / "source" / "hw" / "hw.ipynb"
     nb = json.loads(path.read_text())
     for c in nb["cells"]:
-        if c["metadata"].get("nbgrader", {}).get("grade_id") == "answer-soft_dict":
-            c["source"] = "def soft_dict(query, keys, values, temperature):\n    return values.mean()"
-        c["source"] = "".join(c["source"]).replace("require(soft_dict)", "")       # only the hidden tests are left
+        if c["metadata"].get("nbgrader", {}).get("grade_id") == "answer-alibi_bias":
+            c["source"] = "def alibi_bias(heads, seq_q, seq_k):\n    return np.zeros((heads, seq_q, seq_k))"
+        c["source"] = "".join(c["source"]).replace("require(alibi_bias)", "")       # only the hidden tests are left
     path.write_text(json.dumps(nb))
     with pytest.raises(AssertionError, match="Mistaken"):
         run(path.parent, path)

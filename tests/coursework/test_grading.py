@@ -18,7 +18,7 @@ from coursework.wire import WireError, decode, encode
 from tests.coursework.attacks import HONEST
 
 RIGHT = get("stable_softmax").solution
-NAMES = ["stable_softmax", "soft_dict"]
+NAMES = ["stable_softmax", "alibi_bias"]
 
 
 def survey(text, names=NAMES):
@@ -81,12 +81,12 @@ def test_main_blocks_and_loops_are_left_out():
 
 
 def test_shortcuts_are_flagged_and_own_functions_are_not():
-    text = "import torch.nn.functional as F\ndef softmax(x): return x\ndef soft_dict(x): return softmax(x)\n" \
+    text = "import torch.nn.functional as F\ndef softmax(x): return x\ndef alibi_bias(x): return softmax(x)\n" \
            "def stable_softmax(x): return F.softmax(x)\n"
     found = survey(text)["functions"]
-    assert found["stable_softmax"]["review"] == ["F.softmax"] and found["soft_dict"]["review"] == []
-    found = survey("from scipy.special import softmax as stable_softmax\ndef soft_dict(x):\n    import os\n    return eval(x)\n")
-    assert found["functions"]["soft_dict"]["review"] == ["eval", "os"]
+    assert found["stable_softmax"]["review"] == ["F.softmax"] and found["alibi_bias"]["review"] == []
+    found = survey("from scipy.special import softmax as stable_softmax\ndef alibi_bias(x):\n    import os\n    return eval(x)\n")
+    assert found["functions"]["alibi_bias"]["review"] == ["eval", "os"]
 
 
 def test_unreadable_things_say_why():
@@ -210,15 +210,15 @@ def test_parts_make_the_whole(tmp_path, trial, sandbox):
 @pytest.mark.xdist_group("sandbox")
 def test_what_fails_only_through_an_earlier_function_is_carried(tmp_path, sandbox):
     path = tmp_path / "two.yml"
-    path.write_text("questions:\n  - stable_softmax\n  - exercise: soft_dict\n    name: lookup\n")
+    path.write_text("questions:\n  - {exercise: stable_softmax, name: softmax}\n  - {exercise: soft_dict, name: lookup}\n")
     made = assign.read(path)
-    later = ("import numpy as np\ndef stable_softmax(scores):\n    p = np.exp(scores)\n    return p / p.sum(axis=0)\n"
+    later = ("import numpy as np\ndef softmax(scores):\n    p = np.exp(scores)\n    return p / p.sum(axis=0)\n"
              "def lookup(query, keys, values, temperature):\n"
-             "    return stable_softmax((query @ keys.T - (keys**2).sum(-1) / 2) / temperature) @ values\n")
+             "    return softmax((query @ keys.T - (keys**2).sum(-1) / 2) / temperature) @ values\n")
     paper = questions.Paper(made, seed=2)
     result = questions.grade(sandbox, paper, Submission("ada", later.encode(), ".py"))
     marks = {m["question"]: m for m in result["marks"]}
-    assert marks["stable_softmax"]["points"] == 0
+    assert marks["softmax"]["points"] == 0
     assert marks["lookup"]["points"] == 4 and marks["lookup"]["carried"]
     spoilt = later.replace("/ temperature", "* temperature")             # its own fault is not carried
     result = questions.grade(sandbox, paper, Submission("bob", spoilt.encode(), ".py"))
@@ -226,11 +226,19 @@ def test_what_fails_only_through_an_earlier_function_is_carried(tmp_path, sandbo
 
 
 @pytest.mark.xdist_group("sandbox")
+def test_a_question_under_its_published_name_is_pointed_out(tmp_path, sandbox):
+    path = tmp_path / "named.yml"
+    path.write_text("questions: [{exercise: stable_softmax, name: weigh}]\n")
+    result = questions.grade(sandbox, questions.Paper(assign.read(path), 2), Submission("ada", RIGHT.encode(), ".py"))
+    assert result["points"] == 0 and "There is one called stable_softmax; is it meant?" in result["marks"][0]["hint"]
+
+
+@pytest.mark.xdist_group("sandbox")
 def test_the_policy_on_shortcuts(tmp_path, sandbox):
     text = HONEST + "\n# %%\n" + RIGHT.replace("row_max = scores", "eval('1'); row_max = scores", 1)
     for policy, points in (("review", 8), ("allow", 8), ("refuse", 4)):
         path = tmp_path / f"{policy}.yml"
-        path.write_text(f"library: {policy}\nquestions: [stable_softmax, soft_dict]\n")
+        path.write_text(f"library: {policy}\nquestions: [stable_softmax, alibi_bias]\n")
         result = questions.grade(sandbox, questions.Paper(assign.read(path), 1), Submission("ada", text.encode(), ".py"))
         assert result["points"] == points
         assert result["marks"][0]["review"] == ["eval"]
