@@ -56,10 +56,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list() -> int:
+    print(f"{'exercise':<28} points  chapter  title")
     for name in coursework.names():
         e = form.get(name)
-        print(f"{name:<28} {e.points} points  {e.chapter[:2] or '  '}  {e.title}"
-              + (f"  (variants: {', '.join(e.variants)})" if e.variants else ""))
+        print(f"{name:<28} {e.points:^6}  {e.chapter[:2] or '-':^7}  {e.title}\n{'':<28} takes {', '.join(e.arguments)}"
+              + "".join(f"\n{'':<28} variant {key}: {v.says.strip()}" for key, v in e.variants.items()))
     return 0
 
 
@@ -68,7 +69,14 @@ def _test(what: list[str]) -> int:
     for word in what or coursework.names():
         folder = Path(word)
         if folder.is_dir():
-            exercises += [form.read(p) for p in sorted(folder.glob("*.py")) if not p.stem.startswith("_")]
+            there = [form.read(p) for p in sorted(folder.glob("*.py")) if not p.stem.startswith("_")]
+            if not there:
+                raise FormError(f"{word} holds no exercises: expected files NAME.py")
+            exercises += there
+        elif "/" in word or word.endswith(".py"):
+            if not folder.is_file():
+                raise FormError(f"there is no file or folder {word}")
+            exercises.append(form.read(folder))
         else:
             exercises.append(form.get(word))
     failed = 0
@@ -76,9 +84,9 @@ def _test(what: list[str]) -> int:
         found, seconds = selftest.faults(exercise)
         failed += bool(found)
         slowest = f"{1000 * max(seconds, default=0):.0f} ms"
-        print(f"{exercise.name}: {len(exercise.wrongs)} wrong answers, slowest verdict {slowest}"
-              + (", in order" if not found else ""))
-        for sentence in found:
+        print(f"{exercise.name}: known wrong answers: {len(exercise.wrongs)}; slowest verdict {slowest}; "
+              + ("in order" if not found else "NOT in order"))
+        for sentence in dict.fromkeys(sentence.split(": ", 1)[1] if sentence.startswith("seed ") else sentence for sentence in found):
             print(f"  {sentence}")
     return 1 if failed else 0
 
@@ -92,10 +100,15 @@ def _grade(options) -> int:
         raise grade.GradingError(f"--jobs is {options.jobs}, expected at least 1")
     assignment = grade.find_assignment(options.assignment, options.submissions, options.out)
     mode = "trusted" if options.trusted else options.sandbox
-    results = grade.grade_folder(assignment, options.submissions, options.out, options.jobs, options.shard, mode,
-                                 lambda items, total: tqdm(items, total=total, desc=assignment.name, unit="submission"))
+    count = [0]
+
+    def bar(items, total):
+        count[0] = total
+        return tqdm(items, total=total, desc=assignment.name, unit="submission")
+
+    results = grade.grade_folder(assignment, options.submissions, options.out, options.jobs, options.shard, mode, bar)
     unread = [r["student"] for r in results if r["points"] is None]
-    print(f"{len(results)} submissions; results in {options.out}/grades.csv, results.json and feedback/")
+    print(f"{len(results)} submissions, {count[0]} graded now; results in {options.out}/grades.csv, results.json and feedback/")
     if unread:
         print(f"{len(unread)} could not be read and have no points: {', '.join(unread)}")
     return 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import keyword
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from coursework.form import Exercise, FormError, Wrong
 from coursework.grading import slicing
 
 ATTNLIB = Path(__file__).resolve().parents[1] / "attnlib"
+RESERVED = {"check", "require", "np", "coursework"}
 POLICIES = ("allow", "review", "refuse")
 
 
@@ -123,6 +125,8 @@ def read(path: Path) -> Assignment:
     import yaml
 
     path = Path(path)
+    if not path.is_file():
+        raise FormError(f"there is no file {path}")
     try:
         said = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
@@ -200,9 +204,14 @@ def _question(where: str, said: dict, own: Path | None) -> Question:
     if isinstance(points, bool) or not isinstance(points, int) or points < 1:
         raise FormError(f"{where}: points is {points!r}, expected an int from 1")
     name, rename, variant = said.get("name", base.name), said.get("rename") or {}, said.get("variant") or ""
+    if not isinstance(rename, dict):
+        raise FormError(f"{where}: rename is {rename!r}, expected a mapping as in {{seq_q: queries}}")
     for new in (name, *rename.values()):
-        if not str(new).isidentifier():
-            raise FormError(f"{where}: {new!r} is not a name in Python")
+        if not str(new).isidentifier() or keyword.iskeyword(str(new)) or new in RESERVED:
+            raise FormError(f"{where}: {new!r} cannot be the name of a function or an argument here")
+    after = [rename.get(a, a) for a in base.arguments]
+    if len(set(after)) < len(after):
+        raise FormError(f"{where}: after renaming, the arguments are {', '.join(after)}: two of one name")
     if strange := sorted(set(rename) - set(base.arguments)):
         raise FormError(f"{where}: rename has {', '.join(strange)}; {wanted} takes {', '.join(base.arguments)}")
     if variant and variant not in base.variants:

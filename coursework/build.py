@@ -163,6 +163,11 @@ def build(assignment: Assignment, out: Path) -> list[Path]:
     if assignment.path:
         copy = out / f"{assignment.name}.yml"
         if copy.resolve() != assignment.path.resolve():
-            shutil.copyfile(assignment.path, copy)
+            said = assignment.path.read_text("utf-8")
+            own = re.search(r"(?m)^exercises_from:\s*(.*?)\s*(?:#.*)?$", said)
+            if own:                                     # the copy lies elsewhere, the folder does not
+                folder = (assignment.path.parent / own[1].strip("'\"")).resolve()
+                said = said.replace(own[0], f"exercises_from: {folder.as_posix()}")
+            copy.write_text(said, "utf-8")
         written.append(copy)
     return written

@@ -37,7 +37,8 @@ So they are good for practice and for students you trust. For marks that count, 
 HOW = {
     "nbgrader": "Copy `source/` into your nbgrader course folder, then `nbgrader generate_assignment {name}`.",
     "otter": "Run `otter assign {name}.ipynb dist` in this folder; `dist/student` is for the students, `dist/autograder` for you.",
-    "gradescope": "Upload `autograder.zip` as the autograder of a programming assignment; students hand in `{name}.ipynb`.",
+    "gradescope": "Upload `autograder.zip` as the autograder of a programming assignment; students get the notebook that "
+                  "`python -m coursework build` makes, and hand in `{name}.ipynb`.",
 }
 
 

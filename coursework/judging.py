@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from coursework.form import Case, Exercise
 from coursework.observing import Array, look, named, pieces
 from coursework.running import Outcome, Strange, call, identical
+
+BEFORE = "before any call: "        # how the grader's worker begins the message of an answer that could not be defined
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,8 @@ def fault(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
         shapes = ", ".join(f"{n} {named(a.shape, case.dims)}" if hasattr(a, "shape") else f"{n} = {a}"
                            for n, a in zip(exercise.arguments, case.args, strict=False)
                            if hasattr(a, "shape") or isinstance(a, bool | int | float))
+        if outcome.message.startswith(BEFORE):         # nothing was called yet
+            return f"Its definitions cannot be run: {outcome.error}: {outcome.message.removeprefix(BEFORE)}.", "fault"
         return f"It raises {outcome.error}: {outcome.message}{at}." + (f" The arguments: {shapes}." if shapes else ""), "fault"
     if outcome.modified:
         which = ", ".join(f"`{exercise.arguments[m] if isinstance(m, int) and m < len(exercise.arguments) else m}`"
@@ -235,7 +240,8 @@ def _look(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
         return exercise.verify(case, outcome.value), "observation"
     for observer in exercise.observers if same_shapes(outcome.value, want) else ():
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 said = observer(case, outcome.value, want)
         except Exception:
             continue                                  # one that cannot cope with this result has nothing to say

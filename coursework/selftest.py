@@ -49,7 +49,7 @@ def faults(exercise: Exercise) -> tuple[list[str], list[float]]:
     found, seconds = [], []
     hints = [w.hint for w in exercise.wrongs]
     if len(hints) < LEAST_WRONG:
-        found.append(f"{len(hints)} known wrong answers, expected at least {LEAST_WRONG}")
+        found.append(f"known wrong answers: {len(hints)}, expected at least {LEAST_WRONG}")
     found += [f"two wrong answers have the hint {h!r}" for h in set(hints) if hints.count(h) > 1]
     found += [f"the hint of {w.name} has {len(w.hint)} characters, expected 30 to 400" for w in exercise.wrongs
               if not 30 <= len(w.hint) <= 400]

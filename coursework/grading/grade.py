@@ -110,18 +110,20 @@ def grade_folder(assignment: Assignment, folder: Path, out: Path, jobs: int = 1,
     """
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
-        raise GradingError(f"{folder} is not a folder with submissions")
+        raise GradingError(f"{folder} is not a folder with submissions" + (f"; did you mean {folder.parent}?" if folder.is_file() else ""))
     found = submissions.find(folder)
     if not found:
         raise GradingError(f"{folder} holds no submissions: expected NAME.ipynb, NAME.py, NAME.zip or folders")
     paper = questions.Paper(assignment, secret_seed(out))
     stamp = fingerprint(assignment, paper.seed)
     results, waiting = {}, []
+    if any(path.name in ("student", "instructor") for _, path in found):
+        raise GradingError(f"{folder} looks like the output of `build`, not like submissions")
     for student, path in found:
         if not shard(student, part):
             continue
         submission = submissions.read(student, path, assignment.name)
-        digest = hashlib.sha256((stamp + submission.digest).encode()).hexdigest()
+        digest = f"{stamp[:16]}-{submission.digest}"
         done = stored(out, student, digest)
         if done:
             results[student] = done
@@ -131,12 +133,13 @@ def grade_folder(assignment: Assignment, folder: Path, out: Path, jobs: int = 1,
         with Sandbox(mode, hidden=(folder, out, *([assignment.path.parent] if assignment.path else []))) as sandbox:
             if mode == "trusted":
                 print(TRUSTED, file=sys.stderr)
+            print(f"Grading the reference solutions first ({sandbox.mode}) ...", file=sys.stderr, flush=True)
             if lost := questions.trial(sandbox, paper):
                 raise GradingError("The reference solutions do not get full marks on this machine, so nobody's would:\n  "
                                    + "\n  ".join(lost) + "\nNothing was graded.")
             _grade_all(sandbox, paper, waiting, out, jobs, results, progress or (lambda items, **_: items))
     ordered = [results[student] for student in sorted(results)]
-    report(assignment, out)
+    report(assignment, out, stamp, {student for student, _ in found})
     return ordered
 
 
@@ -161,13 +164,18 @@ def _grade_all(sandbox, paper, waiting, out, jobs, results, progress) -> None:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def report(assignment: Assignment, out: Path) -> None:
-    """Write `grades.csv` and `results.json` from all finished results in `out`, those of other parts included."""
+def report(assignment: Assignment, out: Path, stamp: str, present: set[str]) -> None:
+    """Write `grades.csv` and `results.json` from all finished results in `out`, those of other parts included.
+
+    Results of another assignment, or of students whose submission is there no more, are left out (and left alone).
+    """
     finished = []
     for path in sorted((out / "graded").glob("*.json")):
         try:
-            finished.append(json.loads(path.read_text("utf-8")))
-        except ValueError:
+            result = json.loads(path.read_text("utf-8"))
+            if result["student"] in present and result["digest"].startswith(stamp[:16]):
+                finished.append(result)
+        except (ValueError, KeyError, TypeError):
             continue                                  # half a file cannot arise here; somebody else's is not ours
     finished.sort(key=lambda r: r["student"])
     rows = io.StringIO()
@@ -179,7 +187,7 @@ def report(assignment: Assignment, out: Path) -> None:
         remarks = [r["problem"]] if r["problem"] else []
         remarks += [f"code cell {cell}: {why}" for cell, why in r["broken"].items()]
         remarks += [f"look at {n}: {', '.join(m['review'])}" for n, m in marks.items() if m["review"]]
-        remarks += [f"{n}: {feedback.WORDS[m['status']]}" for n, m in marks.items() if m["status"] in ("carried", "time", "crash", "output", "refused")]
+        remarks += [f"{n}: {feedback.WORDS[m['status']]}" for n, m in marks.items() if m["status"] not in ("right", "wrong")]
         table.writerow([_cell(r["student"]), "" if r["points"] is None else f"{r['points']:g}", r["of"], r["status"],
                         *(f"{marks[n]['points']:g}" if n in marks else "" for n in named), _cell("; ".join(remarks))])
     write(out / "grades.csv", rows.getvalue())

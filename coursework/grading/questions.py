@@ -247,7 +247,7 @@ def grade(sandbox: Sandbox, paper: Paper, submission: Submission) -> dict:
             made.seconds += again.seconds
             if again.points > made.points:
                 made.points, made.carried, made.status = again.points, True, "carried"
-                made.hint = f"Right with a right {' and '.join(faulty)}: it fails only through the earlier function."
+                made.hint = f"It fails only through your {' and '.join(faulty)}."
     total = sum(m.points for m in marks.values())
     if not set(names) & set(functions):
         report["problem"] = "none of the functions asked for is in it"

@@ -59,7 +59,7 @@ def cells(data: bytes, suffix: str) -> list[str]:
     except RecursionError as error:
         raise Unreadable("it is nested too deeply") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise Unreadable("it is not a Jupyter notebook (format 4)") from error
+        raise Unreadable("it is not a Jupyter notebook that can be read") from error
 
 
 def statements(sources: list[str]) -> tuple[list[Statement], dict[int, str]]:

@@ -197,6 +197,23 @@ def test_an_interruption_loses_nothing_and_regrades_nothing(tmp_path, trial, san
 
 
 @pytest.mark.xdist_group("sandbox")
+def test_only_those_who_handed_in_are_listed(tmp_path, trial, sandbox):
+    """A submission that was taken away, and results of another assignment, do not stay in the table."""
+    hand_in(tmp_path / "in", ada=CLASS["ada"], bea=CLASS["bea"])
+    out = tmp_path / "out"
+    grade.grade_folder(trial, tmp_path / "in", out, mode=sandbox.mode)
+    (tmp_path / "in" / "bea.py").unlink()
+    grade.grade_folder(trial, tmp_path / "in", out, mode=sandbox.mode)
+    assert [s["student"] for s in json.loads((out / "results.json").read_text())["students"]] == ["ada"]
+    trial.questions[0].points = 5
+    grade.grade_folder(trial, tmp_path / "in", out, part=(1, 10**6), mode=sandbox.mode)      # a part without students
+    assert json.loads((out / "results.json").read_text())["students"] == []
+    (tmp_path / "in" / "student").mkdir()
+    with pytest.raises(GradingError, match="output of `build`"):
+        grade.grade_folder(trial, tmp_path / "in", out, mode=sandbox.mode)
+
+
+@pytest.mark.xdist_group("sandbox")
 def test_parts_make_the_whole(tmp_path, trial, sandbox):
     hand_in(tmp_path / "in", **CLASS)
     out = tmp_path / "out"
@@ -301,7 +318,11 @@ def test_submissions_are_found_in_every_form(tmp_path):
     ("questions: [nothing]", "no exercise called 'nothing'"),
     ("questions: [{exercise: stable_softmax, point: 3}]", "unknown point; known are exercise, name, points, rename, variant"),
     ("questions: [{exercise: stable_softmax, points: 0}]", "points is 0"),
-    ("questions: [{exercise: stable_softmax, name: 2x}]", "'2x' is not a name"),
+    ("questions: [{exercise: stable_softmax, name: 2x}]", "'2x' cannot be the name"),
+    ("questions: [{exercise: stable_softmax, name: def}]", "'def' cannot be the name"),
+    ("questions: [{exercise: stable_softmax, name: check}]", "'check' cannot be the name"),
+    ("questions: [{exercise: causal_mask, rename: [seq_q, x]}]", "expected a mapping"),
+    ("questions: [{exercise: causal_mask, rename: {seq_q: seq_k}}]", "two of one name"),
     ("questions: [{exercise: stable_softmax, rename: {x: y}}]", "rename has x; stable_softmax takes scores"),
     ("questions: [{exercise: stable_softmax, variant: odd}]", "variant is 'odd'"),
     ("questions: [stable_softmax, stable_softmax]", "two questions have one name: stable_softmax"),
@@ -332,7 +353,7 @@ def test_names_can_be_changed(tmp_path):
 
 def test_the_command_line_speaks_plainly(tmp_path, capsys):
     assert main(["build", str(tmp_path / "none.yml"), str(tmp_path / "out")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "there is no file" in capsys.readouterr().err
     (tmp_path / "in").mkdir()
     assert main(["grade", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
     assert "Which assignment?" in capsys.readouterr().err
