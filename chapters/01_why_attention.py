@@ -287,7 +287,7 @@ assert by_place_gru.min() > guess[-1] + 0.05  # everywhere above counting
 #
 # The third reader keeps every token's vector and, when it needs one, **compares** and fetches. In each layer every token sends out a {term}`query`
 # $q$, shows a {term}`key` $k$ and holds ready a {term}`value` $v$, three linear functions of its vector. It then receives the mean of the values of all tokens up to
-# itself, weighted by how well its query matches their keys (a {term}`softmax` of the matches), and adds it to its vector. PyTorch calls this `scaled_dot_product_attention`; the next six
+# itself, weighted by how well its query matches their keys (a {term}`softmax` of the matches: $e$ to the power of each, divided by the sum of these), and adds it to its vector. PyTorch calls this `scaled_dot_product_attention`; the next six
 # chapters take it apart. A learned vector per place tells the reader where each token stands.
 
 # %%

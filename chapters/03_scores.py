@@ -18,7 +18,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** chapter 2 (queries and keys), the dot product, variance. **You will build** scaled dot-product scores, additive scores, and
+# **You need** chapter 2 (queries and keys, and softmax as it is used there), the dot product, variance. **You will build** scaled dot-product scores, additive scores, and
 # masks for the future and for padding, with a test that catches a mask used the wrong way round. **Time** about 45 minutes.
 # :::
 
@@ -782,7 +782,7 @@ require(same_document)
 # ```{exercise} The test that was missing
 # :label: ex-leaks-future
 # Write `leaks_future(layer, x)`. `layer` is any function from token vectors (seq, dim) to results (seq, dim_v), and you cannot look inside.
-# Return `True` if the result of any position depends on a **later** token, else `False`. Do not change `x`; a token in it may be all zeros.
+# Return `True` if the result of any position depends on a **later** token, else `False`. Do not change `x`; tokens in it may repeat, or be all zeros.
 # A leak of a few thousandths counts; rounding noise, a few millionths, does not. Your test is tried on layers that are in order and on layers
 # that leak, some of them slyly: by one position, only from far away, only between the first tokens, at a single position, through a single
 # number of a token, through the sum of a late mask, behind a normalisation, and outside of the attention altogether. A LayerNorm takes the

@@ -179,7 +179,8 @@ def fault(exercise: Exercise, case: Case, outcome: Outcome, want) -> tuple[str, 
                            if hasattr(a, "shape") or isinstance(a, bool | int | float))
         if outcome.message.startswith(BEFORE):         # nothing was called yet
             return f"Its definitions cannot be run: {outcome.error}: {outcome.message.removeprefix(BEFORE)}.", "fault"
-        return f"It raises {outcome.error}: {outcome.message}{at}." + (f" The arguments: {shapes}." if shapes else ""), "fault"
+        says = f": {outcome.message}" if outcome.message else ""
+        return f"It raises {outcome.error}{says}{at}." + (f" The arguments: {shapes}." if shapes else ""), "fault"
     if outcome.modified:
         which = ", ".join(f"`{exercise.arguments[m] if isinstance(m, int) and m < len(exercise.arguments) else m}`"
                           for m in outcome.modified)

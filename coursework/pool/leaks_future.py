@@ -9,7 +9,7 @@ CHAPTER = "03_scores"
 POINTS = 5
 PROMPT = r"""
 Write `leaks_future(layer, x)`. `layer` is any function from token vectors (seq, dim) to results (seq, dim_v), and you cannot look inside.
-Return `True` if the result of any position depends on a **later** token, else `False`. Do not change `x`; a token in it may be all zeros.
+Return `True` if the result of any position depends on a **later** token, else `False`. Do not change `x`; tokens in it may repeat, or be all zeros.
 A leak of a few thousandths counts; rounding noise, a few millionths, does not. Your test is tried on layers that are in order and on layers
 that leak, some of them slyly: by one position, only from far away, only between the first tokens, at a single position, through a single
 number of a token, through the sum of a late mask, behind a normalisation, and outside of the attention altogether. A LayerNorm takes the
@@ -117,7 +117,14 @@ def cases(rng):
     gap = x.copy()
     gap[place + 1] = 0
     yield given(f"position {place} sees {place + 1}, a token of zeros", "one row", gap, place)
+    yield given("position 2 sees a token in the middle", "far ahead", place=seq - 4)
     yield given("the last position but one sees the last", "one row", place=seq - 2)
+    twins = x.copy()
+    twins[place + 1] = twins[place]
+    yield given(f"position {place} sees {place + 1}, a token equal to its own", "one row", twins, place)
+    alike = x.copy()
+    alike[place + 1] = alike[0]
+    yield given(f"position {place} sees {place + 1}, a token equal to the first", "one row", alike, place)
     place = int(rng.integers(3, seq - 3))
     clear = x.copy()
     clear[place + 1, [1, -2]] = 3, -1  # no change that alters this number leaves it where it was by chance
@@ -190,6 +197,22 @@ def compares_everything(layer, x):
 @wrong("You look at the results **after** a changed token. These may depend on it; the question is about those before it.")
 def wrong_direction(layer, x):
     return _test(layer, x, looks=lambda r, t: r[t + 1:])
+
+
+@wrong("You put the token before it in its place. Tokens may repeat: where the two are equal, nothing has changed, and nothing can be noticed.")
+def the_token_before(layer, x):
+    before = layer(x)
+    for t in range(1, len(x)):
+        other = x.copy()
+        other[t] = x[t - 1]
+        if not np.allclose(layer(other)[:t], before[:t], atol=1e-4):
+            return True
+    return False
+
+
+@wrong("You put the first token in its place. Tokens may repeat: where the two are equal, nothing has changed, and nothing can be noticed.")
+def the_first_token(layer, x):
+    return _test(layer, x, change=lambda token: x[0])
 
 
 @wrong("The result just before the changed token is not among those you compare: a layer that sees one position ahead passes.")

@@ -12,7 +12,7 @@ PROMPT = r"""
 `sinusoids(seq, dim)` (seq, dim) holds in columns $2i$ and $2i + 1$ of row $t$ the sine and the cosine of $\omega_i t$, and
 `position_angles(positions, dim)` (seq, dim / 2) the angles $\omega_i t$ themselves, for an array of positions; both are given. Write
 `shift_matrix(steps, dim)`, a (dim, dim) matrix with `sinusoids(seq, dim)[t] @ shift_matrix(s, dim) == sinusoids(seq, dim)[t + s]` for
-every position `t`; `steps` may be negative. It must not depend on `t`: this is how a head *could* learn "the token four to the left".
+all positions `t` and `t + s` from 0 on; `steps` may be negative. It must not depend on `t`: this is how a head *could* learn "the token four to the left".
 Recall $\sin(a + b) = \sin a \cos b + \cos a \sin b$ and $\cos(a+b) = \cos a \cos b - \sin a \sin b$.
 """
 GIVEN = "import numpy as np\n\nfrom attnlib.positions import position_angles, sinusoids"
