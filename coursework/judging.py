@@ -337,6 +337,7 @@ def _said(exercise: Exercise, wrong_rows: list, before: str, failed: tuple, pass
     for row in wrong_rows:
         hint, source = fault(exercise, *row) or _look(exercise, *row)
         if "nearly right" not in hint.lower():
+            hint += " In other cases it is nearly right, off as by a small constant or an approximation." if nearly else ""
             break
         nearly = nearly or (hint, source)
     else:
