@@ -164,7 +164,7 @@ def at_the_edges(case, got, want):
     if off and len(off) < len(set(distances)):
         d, g, w = rows[0]
         if off <= full and g > w:
-            return (f"Right but for distances that {w} layer{'s' * (w != 1)} just reach ({what}): for distance {d}, left = {left} your count is {g}, "
+            return (f"Right but for distances that {w} layer{'s' * (w != 1)} just reach{'' if w != 1 else 'es'} ({what}): for distance {d}, left = {left} your count is {g}, "
                     f"one layer less does it.")
         if off <= beyond and g < w:
             return (f"Right but for distances just out of reach: for distance {d}, left = {left} your count is {g}, "
