@@ -73,7 +73,9 @@ def test_files_that_are_traps(tmp_path, trial, sandbox):
     (folder / "bob.py").symlink_to(folder / "ada.py")
     (folder / "carol").mkdir()
     (folder / "carol" / "trial.py").symlink_to(folder / "ada.py")
-    (folder / "dan").symlink_to(folder)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "trial.py").write_text(right)
+    (folder / "dan").symlink_to(tmp_path / "elsewhere")
     with zipfile.ZipFile(folder / "eve.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("trial.ipynb", b"0" * (64 << 20))
     with zipfile.ZipFile(folder / "frank.zip", "w") as archive:

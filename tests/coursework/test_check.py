@@ -7,7 +7,7 @@ import coursework
 from coursework import Mistaken, check, form, observing, require, verdict
 from coursework.form import Exercise, case
 from coursework.judging import judge
-from coursework.running import Strange, call, plain
+from coursework.running import Noticed, Strange, call, plain
 
 
 def exercise(reference, *cases, **more):
@@ -148,6 +148,44 @@ def test_memory_is_measured():
     assert said(sums, sums, limited).right
     result = said(sums, at_once, limited)
     assert not result.right and "MB at once" in result.hint
+
+
+def test_leading_axes_are_said_first_and_only_where_they_are_it():
+    both = case("a matrix", SCORES), case("a batch", np.stack([SCORES, -SCORES]))
+    assert said(double, lambda x: 2 * x if x.ndim == 2 else 3 * x, *both).hint.startswith("Right without leading axes, wrong with them. ")
+    assert not said(double, lambda x: 3 * x, *both).hint.startswith("Right without")
+    assert not said(double, lambda x: 3 * x if x.ndim == 2 else 2 * x, *both).hint.startswith("Right without")
+
+
+def test_a_gross_case_is_heard_before_a_nearly_right_one():
+    cases = case("small", SCORES), case("large", SCORES + 100)
+    result = said(double, lambda x: 2 * x + 1e-6 * np.sin(x) if x.max() < 50 else -2 * x, *cases)
+    assert "opposite sign" in result.hint and "In other cases it is nearly right" in result.hint
+    assert said(double, lambda x: 2 * x + 1e-6 * np.sin(x), *cases).hint.startswith("The result is nearly right")
+
+
+def test_nan_is_told_what_exp_could_not_hold():
+    naive = said(weights, lambda x: np.full_like(x, np.nan), case("plain", SCORES)).hint
+    assert "exp of that" not in naive
+
+    def stable(x):
+        return weights(x - x.max())
+
+    with np.errstate(all="ignore"):
+        assert "Numbers up to 1,00" in said(stable, weights, case("large", SCORES + 1000)).hint
+        down = said(stable, weights, case("small", SCORES - 1000)).hint
+    assert "Numbers down to -1,00" in down and "exp of that is 0" in down
+
+
+def test_a_drive_can_speak_for_itself():
+    def drive(f, x):
+        if f is double:
+            return f(x)
+        raise Noticed("the cache was full, and something was written")
+
+    assert said(double, weights, case("plain", SCORES), drive=drive).hint == "The cache was full, and something was written"
+    wanted = case("plain", SCORES, raises=ValueError)
+    assert said(double, weights, wanted, drive=drive).hint == "The cache was full, and something was written"
 
 
 def test_counts_are_exact():

@@ -111,7 +111,7 @@ def test_what_crosses_the_wire_comes_back_the_same():
 
 
 @pytest.mark.parametrize("message", [
-    {"array": ["<f8", [2], "AAAA"]}, {"array": ["O", [1], ""]}, {"array": ["<f8", [-1], ""]}, {"array": ["<f8", [10**12], ""]}, {"nothing": 1},
+    {"array": ["<f8", [2], "AAAA"]}, {"array": ["O", [1], ""]}, {"array": ["<M8[s]", [1], "AAAAAAAAAAA="]}, {"array": ["|S8", [1], "AAAAAAAAAAA="]}, {"array": ["<f8", [-1], ""]}, {"array": ["<f8", [10**12], ""]}, {"nothing": 1},
     {"a": 1, "b": 2}, [1], {"tuple": [[1]]}, {"float": "1e5"}, {"int": "zz"}, {"dict": 3}, {"array": 1},
     {"tuple": [{"tuple": [{"tuple": [{"tuple": [{"tuple": [{"tuple": [{"tuple": [{"tuple": [1]}]}]}]}]}]}]}]},
 ])
