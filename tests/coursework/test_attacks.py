@@ -91,6 +91,7 @@ def test_files_that_are_traps(tmp_path, trial, sandbox):
     unread = {s for s, r in results.items() if r["points"] is None}
     assert unread == {"bob", "carol", "dan", "eve", "grace", "heidi", "ivan"}
     assert all(results[s]["problem"] for s in unread)            # said why, never silently nothing
+    assert all("symbolic link" in results[s]["problem"] for s in ("bob", "dan"))
     assert {s for s, r in results.items() if r["points"] == 8} == {"ada", "frank", "=cmd|calc", "kim"}
     assert results["judy"]["points"] == 0 and results["judy"]["broken"]
     assert not (tmp_path / "outside.py").exists() and not (tmp_path.parent / "outside.py").exists()
