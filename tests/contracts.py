@@ -1,16 +1,16 @@
-"""What every attention variant of the library promises, and the table of the variants.
+"""What every attention variant of the library promises; the variants stand in `tests/variants/`.
 
-A new variant is one line in `VARIANTS`. Each function marked `@contract` takes a variant and raises
+A new variant is one line in a table there. Each function marked `@contract` takes a variant and raises
 `AssertionError` where the promise is broken; `tests/test_contracts.py` calls all of them on all
 variants, and on variants with planted mistakes.
 
 A variant is seen through `run(q, k, v, predicate)` with NumPy arrays (batch, heads, seq, width) and
 a predicate from `attnlib.masks` (None: every query sees every key). The truth it is compared with is
-written out by hand below, loop by loop, and shares nothing with the library.
+written out by hand below, loop by loop, and shares nothing with the library; a family that is not
+softmax attention brings its own truth, written out likewise.
 """
 
 import contextlib
-import functools
 import itertools
 import math
 import zlib
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attnlib import layers, masks, reference
+from attnlib import masks
 
 torch.set_num_threads(1)  # everything here is tiny: threads would only wait for each other
 
@@ -35,6 +35,9 @@ PATTERNS = {
     "some blind": lambda q, k: (k <= q) & (q % 3 != 1),             # every third query sees nothing
     "some hidden": lambda q, k: (k % 3 != 1) & (k - q <= 2),        # every third key is seen by nobody
     "padding": masks.padding(np.array([3, 6])),
+    "dilated": masks.dilated(2, 2),
+    "global": masks.either(masks.global_tokens(1), masks.sliding_window(1, 1)),
+    "bigbird": masks.bigbird(8, 2, window=1, n_global=1, n_random=1),
     "causal padding": masks.both(masks.causal, masks.padding(np.array([5, 0]))),
 }
 
@@ -63,6 +66,12 @@ class Variant:
         What it computes in, beside float64.
     exempt : dict of str to str
         Contract that does not apply -> why. It must indeed fail, or the exemption is refused.
+    truth : function, optional
+        (q, k, v, predicate) -> (out, weights or None) in float64, written out by hand; softmax attention's by default.
+    bound : function, optional
+        (q, k, v=None) -> how far apart two correct float64 results may lie (`rounding`, which is softmax attention's).
+    baseline : function, optional
+        (q, k, v) in low precision -> out, as PyTorch's own operations give it; softmax attention's by default.
     """
 
     name: str
@@ -74,6 +83,15 @@ class Variant:
     patterns: tuple[str, ...] = tuple(PATTERNS)
     dtypes: tuple[str, ...] = ("float32",)
     exempt: dict[str, str] = field(default_factory=dict)
+    truth: Callable | None = None
+    bound: Callable | None = None
+    baseline: Callable | None = None
+
+    def true(self, q, k, v, predicate):
+        return (self.truth or by_hand)(q, k, v, predicate)
+
+    def close(self, q, k, v=None):
+        return (self.bound or rounding)(q, k, v)
 
     def draw(self, seq_q=5, seq_k=7, dim_head=6, dim_v=4, dtype="float64", batch=2):
         """Random q, k, v: the same ones whenever the same sizes are asked for."""
@@ -147,6 +165,20 @@ def rounding(q, k, v=None):
     return 2 * relative * (1.0 if v is None else np.abs(v).max())
 
 
+def pytorchs_own(q, k, v):
+    """Softmax attention over all keys by PyTorch's plain operations, in the dtype of the inputs."""
+    group = q.shape[1] // k.shape[1]
+    tensors = [torch.from_numpy(each) for each in (q, np.repeat(k, group, 1), np.repeat(v, group, 1))]
+    with sdpa_kernel(SDPBackend.MATH):
+        return torch.nn.functional.scaled_dot_product_attention(*tensors).numpy()
+
+
+def alike(predicate, other, seq=24):
+    """Whether two predicates mean the same pattern (None: everything), as far as `seq` positions show."""
+    full = masks.either(masks.causal, masks.negate(masks.causal))
+    return np.array_equal(masks.to_array(predicate or full, seq), masks.to_array(other or full, seq))
+
+
 def assert_within(bound, got, expected, what):
     assert got.shape == expected.shape, f"{what}: shape {got.shape}, expected {expected.shape}"
     assert np.isfinite(got).all(), f"{what}: not finite"
@@ -161,10 +193,10 @@ def equals_the_truth(variant):
     for name, predicate in variant.own_patterns():
         q, k, v = variant.draw()
         out, weights = variant.run(q, k, v, predicate)
-        true_out, true_weights = by_hand(q, k, v, predicate)
-        assert_within(rounding(q, k, v), out, true_out, f"out, {name}")
+        true_out, true_weights = variant.true(q, k, v, predicate)
+        assert_within(variant.close(q, k, v), out, true_out, f"out, {name}")
         if weights is not None:
-            assert_within(rounding(q, k), weights, true_weights, f"weights, {name}")
+            assert_within(variant.close(q, k), weights, true_weights, f"weights, {name}")
 
 
 @contract("1 errs at most twice as much as PyTorch in lower precision")
@@ -173,13 +205,10 @@ def errs_little(variant):
         error = allowed = floor = 0
         for sizes in ((17, 65, 24, 40), (9, 129, 32, 16), (25, 33, 48, 12)):  # the worst entry of several draws
             q, k, v = variant.draw(*sizes, dtype, batch=1)
-            truth, _ = by_hand(q, k, v, None)
+            truth, _ = variant.true(q, k, v, None)
             out, _ = variant.run(q, k, v, None)
             assert str(out.dtype) == dtype, f"{dtype} in, {out.dtype} out"
-            group = variant.heads[0] // variant.heads[1]
-            tensors = [torch.from_numpy(each) for each in (q, np.repeat(k, group, 1), np.repeat(v, group, 1))]
-            with sdpa_kernel(SDPBackend.MATH):
-                baseline = torch.nn.functional.scaled_dot_product_attention(*tensors).numpy()
+            baseline = (variant.baseline or pytorchs_own)(q, k, v)
             error, allowed = max(error, np.abs(out - truth).max()), max(allowed, np.abs(baseline - truth).max())
             floor = max(floor, np.spacing(np.abs(truth).max().astype(dtype)))  # PyTorch may be lucky: one last digit
         print(f"{dtype}: error {error:.2e}, PyTorch's own {allowed:.2e}")
@@ -195,10 +224,10 @@ def rows_sum_to_one(variant):
         sighted = who_sees_whom(predicate, 2, 5, 7).any(-1)[:, None, :]
         sums = np.broadcast_to(sighted, out.shape[:-1]).astype(float)
         for column in np.moveaxis(out, -1, 0):
-            assert_within(rounding(q, k), column, sums, f"mean of ones, {name}")
+            assert_within(variant.close(q, k), column, sums, f"mean of ones, {name}")
         if weights is not None:
             assert (weights >= 0).all(), f"negative weights, {name}"
-            assert_within(rounding(q, k), weights.sum(-1), sums, f"row sums, {name}")
+            assert_within(variant.close(q, k), weights.sum(-1), sums, f"row sums, {name}")
 
 
 @contract("2 the order of keys does not matter")
@@ -208,7 +237,7 @@ def order_of_keys(variant):
     order = np.random.default_rng(2).permutation(7)
     out, _ = variant.run(q, k, v, None)
     shuffled, _ = variant.run(q, k[:, :, order], v[:, :, order], None)
-    assert_within(rounding(q, k, v), shuffled, out, "keys and values in another order")
+    assert_within(variant.close(q, k, v), shuffled, out, "keys and values in another order")
 
 
 @contract("3 what a query may not see changes nothing in its row")
@@ -254,7 +283,7 @@ def aligned_to_the_end(variant):
     for seq_q, seq_k in ((1, 7), (3, 7), (7, 3)):
         q, k, v = variant.draw(seq_q, seq_k)
         out, _ = variant.run(q, k, v, masks.causal)
-        assert_within(rounding(q, k, v), out, by_hand(q, k, v, masks.causal)[0], f"seq_q {seq_q}, seq_k {seq_k}")
+        assert_within(variant.close(q, k, v), out, variant.true(q, k, v, masks.causal)[0], f"seq_q {seq_q}, seq_k {seq_k}")
         v[:, :, -1] += 1
         changed = (variant.run(q, k, v, masks.causal)[0] != out).any(axis=(0, 1, 3))
         assert changed.tolist() == [False] * (seq_q - 1) + [True], "only the last query sees the last key"
@@ -311,7 +340,7 @@ def nan_reaches_no_result(variant):
             results = variant.run(q, bad_k, bad_v, predicate)
         for got, clean in zip(results, variant.run(q, k, v, predicate), strict=True):
             if clean is not None:
-                assert_within(rounding(q, k, v), got, clean, f"with poison, {name}")
+                assert_within(variant.close(q, k, v), got, clean, f"with poison, {name}")
 
 
 @contract("6 NaN that nobody may see reaches no gradient")
@@ -335,7 +364,7 @@ def any_size(variant):
                 gradients = variant.grads(q, k, v, predicate, np.ones_like(out)) if variant.gradients else ()
             except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
                 raise AssertionError(f"(seq_q, seq_k, dim_head, dim_v) = {size}, {name}: {error}") from error
-            assert_within(rounding(q, k, v), out, by_hand(q, k, v, predicate)[0], f"{size}, {name}")
+            assert_within(variant.close(q, k, v), out, variant.true(q, k, v, predicate)[0], f"{size}, {name}")
             assert all(np.isfinite(each).all() for each in gradients), f"gradient not finite, {size}, {name}"
 
 
@@ -368,7 +397,7 @@ def chunks_equal_whole(variant):
         for edges in ((0, 1, 3, 7), range(8)):
             for start, stop in itertools.pairwise(edges):
                 chunk, _ = variant.run(q[:, :, start:stop], k[:, :, :stop], v[:, :, :stop], predicate)
-                assert_within(rounding(q, k, v), chunk, whole[:, :, start:stop], f"queries {start} to {stop}, {name}")
+                assert_within(variant.close(q, k, v), chunk, whole[:, :, start:stop], f"queries {start} to {stop}, {name}")
 
 
 @contract("10 scores of ±10000 overflow nothing")
@@ -385,7 +414,7 @@ def large_scores(variant):
                 raise AssertionError(f"{dtype}, {name}: {error}") from error
             assert np.isfinite(out).all(), f"not finite, {dtype}, {name}"
             if dtype == "float64":
-                assert_within(rounding(q, k, v), out, by_hand(q, k, v, predicate)[0], name)
+                assert_within(variant.close(q, k, v), out, variant.true(q, k, v, predicate)[0], name)
             if variant.gradients:
                 gradients = variant.grads(q, k, v, predicate, np.ones_like(out))
                 assert all(np.isfinite(each).all() for each in gradients), f"gradient not finite, {dtype}, {name}"
@@ -494,125 +523,6 @@ def bad_attention_calls(attend, array):
         bad.append(("v", torch.zeros(2, 3, 7, 4, dtype=torch.float64, device="meta"), "meta"))
         bad.append(("mask", torch.ones(5, 7, dtype=torch.bool, device="meta"), "meta"))
     return [(lambda name=name, value=value: attend(**{**good, name: value}), name, was) for name, value, was in bad]
-
-
-# --- multi-head layers as variants: identity projections hand each head its own q, k, v -----------------------------
-
-def side_by_side(x):
-    """(batch, heads, seq, width) -> (batch, seq, heads·width), NumPy or torch."""
-    cat = torch.cat if isinstance(x, torch.Tensor) else np.concatenate
-    return cat([x[:, h] for h in range(x.shape[1])], -1)
-
-
-def apart(x, heads):
-    """The inverse of `side_by_side`."""
-    stack, width = torch.stack if isinstance(x, torch.Tensor) else np.stack, x.shape[-1] // heads
-    return stack([x[..., h * width : (h + 1) * width] for h in range(heads)], 1)
-
-
-def reference_layer(q, k, v, mask):
-    (_, heads, _, dim_head), (_, kv_heads, _, dim_v) = q.shape, v.shape
-    dim = max(heads * dim_head, kv_heads * (dim_head + dim_v), heads * dim_v)
-
-    def pad(x):
-        return np.concatenate([x, np.zeros((*x.shape[:-1], dim - x.shape[-1]), x.dtype)], -1)
-
-    x, context = pad(side_by_side(q)), pad(np.concatenate([side_by_side(k), side_by_side(v)], -1))
-    w_q, w_k = np.eye(dim, heads * dim_head, dtype=q.dtype), np.eye(dim, kv_heads * dim_head, dtype=q.dtype)
-    w_v = np.eye(dim, kv_heads * dim_v, -kv_heads * dim_head, dtype=q.dtype)
-    w_o = np.eye(heads * dim_v, dim, dtype=q.dtype)
-    with untouched(x, context, w_q, w_k, w_v, w_o):
-        out, weights = reference.multi_head_attention(
-            x, w_q, w_k, w_v, w_o, heads, mask, context=context, kv_heads=kv_heads)
-    return apart(out[..., : heads * dim_v], heads), weights
-
-
-@functools.cache
-def identity_layer(dim, heads, kv_heads, dim_head, dtype):
-    layer = layers.MultiHeadAttention(dim, heads, kv_heads, dim_head=dim_head, bias=False).to(dtype)
-    with torch.no_grad():
-        for linear, skipped in ((layer.to_q, 0), (layer.to_k, 0), (layer.to_v, kv_heads * dim_head), (layer.to_out, 0)):
-            linear.weight.copy_(torch.from_numpy(np.eye(*linear.weight.shape, skipped)))
-    return layer
-
-
-def torch_layer(q, k, v, mask):
-    (_, heads, _, dim_head), kv_heads = q.shape, k.shape[1]
-    dim = max(heads, 2 * kv_heads) * dim_head
-    layer = identity_layer(dim, heads, kv_heads, dim_head, q.dtype)
-    pad = torch.nn.functional.pad
-    x = pad(side_by_side(q), (0, dim - heads * dim_head))
-    context = pad(torch.cat([side_by_side(k), side_by_side(v)], -1), (0, dim - 2 * kv_heads * dim_head))
-    with untouched(x, context):
-        out, weights = layer(x, context, mask)
-    return apart(out[..., : heads * dim_head], heads), weights
-
-
-def bad_reference_layer_calls():
-    def w(*shape, dtype="float64"):
-        return np.zeros(shape, dtype)
-
-    good = dict(x=w(2, 5, 12), w_q=w(12, 24), w_k=w(12, 12), w_v=w(12, 6), w_o=w(12, 12), heads=4, kv_heads=2)
-    bad = [
-        ("x", w(2, 5, 13), "(12, 24)", "w_q"), ("x", w(12), "(12,)", "x"), ("x", w(2, 5, 12, dtype="int64"), "int64", "x"),
-        ("context", w(2, 7, 13), "(2, 7, 13)", "context"), ("context", w(3, 7, 12), "(3,)", "context"),
-        ("w_q", w(12, 22), "(12, 22)", "w_q"), ("w_k", w(12, 14), "(12, 14)", "w_k"), ("w_v", w(12, 7), "(12, 7)", "w_v"),
-        ("w_o", w(10, 12), "(10, 12)", "w_o"), ("w_o", w(16, 12), "(16, 12)", "w_o"), ("w_o", w(12, 11), "(12, 11)", "w_o"),
-        ("w_v", w(12, 6, dtype="float32"), "float32", "w_v"), ("w_v", torch.zeros(12, 6), "Tensor", "w_v"),
-        ("heads", 4.0, "float", "heads"), ("heads", 0, "0", "heads"), ("heads", None, "None", "heads"),
-        ("kv_heads", 3, "3", "kv_heads"), ("kv_heads", "2", "str", "kv_heads"),
-        ("biases", (0, 0), "2 entries", "biases"), ("biases", 0, "int", "biases"),
-        ("biases", (w(5), 0, 0, 0), "(5,)", "biases[0]"), ("biases", (0, w(12), 0.5, 0), "float", "biases[2]"),
-        ("mask", w(5, 5), "float64", "mask"), ("mask", w(2, 5, 5, dtype=bool), "(2, 5, 5)", "mask"),
-        ("mask", w(5, 6, dtype=bool), "(5, 6)", "mask"),
-    ]
-    return [(lambda n=name, value=value: reference.multi_head_attention(**{**good, n: value}), blamed, was)
-            for name, value, was, blamed in bad]
-
-
-def bad_torch_layer_calls():
-    layer = layers.MultiHeadAttention(12, 4, 2)
-    x = torch.zeros(2, 5, 12)
-    bad = [
-        ("x", {"x": torch.zeros(2, 5, 13)}, "(2, 5, 13)"), ("x", {"x": torch.zeros(12)}, "(12,)"),
-        ("x", {"x": np.zeros((2, 5, 12), "float32")}, "ndarray"), ("x", {"x": x.double()}, "float64"),
-        ("x", {"x": x.long()}, "int64"), ("x", {"x": x.to("meta")}, "meta"), ("x", {"x": None}, "None"),
-        ("context", {"x": x, "context": torch.zeros(2, 7, 11)}, "(2, 7, 11)"),
-        ("context", {"x": x, "context": torch.zeros(3, 7, 12)}, "(3,)"),
-        ("context", {"x": x, "context": torch.zeros(2, 7, 12).double()}, "float64"),
-        ("mask", {"x": x, "mask": torch.zeros(5, 5)}, "float32"),
-        ("mask", {"x": x, "mask": torch.ones(4, 4, dtype=torch.bool)}, "(4, 4)"),
-        ("mask", {"x": x, "mask": torch.ones(2, 3, 5, 5, dtype=torch.bool)}, "(2, 3"),
-    ]
-    made = [
-        ("dim", ("12", 3), "str"), ("dim", (0, 3), "0"), ("heads", (12, 5), "5"), ("heads", (12, 0), "0"),
-        ("heads", (12, 3.0), "float"), ("kv_heads", (12, 4, 3), "3"), ("kv_heads", (12, 4, 0), "0"),
-    ]
-    calls = [(lambda arguments=arguments: layer(**arguments), name, was) for name, arguments, was in bad]
-    return calls + [(lambda sizes=sizes: layers.MultiHeadAttention(*sizes), name, was) for name, sizes, was in made]
-
-
-# --- the table ---------------------------------------------------------------------------------------------------
-
-NO_BACKWARD = dict.fromkeys(
-    ["3 what a query may not see gets no gradient from it", "5 a query that sees nothing has zero gradients",
-     "6 NaN that nobody may see reaches no gradient", "8 gradients match finite differences"],
-    "the NumPy layer is forward only; its gradients are those of reference.attention and of matrix products")
-
-POISON_IN_BACKWARD = {
-    "6 NaN that nobody may see reaches no gradient":
-        "attention_backward is the chapter's five lines, and its docstring says that 0 · NaN reaches the gradients"}
-
-VARIANTS = [
-    numpy_variant("reference.attention", reference.attention, reference.attention_backward, exempt=POISON_IN_BACKWARD),
-    numpy_variant("reference.multi_head_attention", reference_layer, bad_calls=bad_reference_layer_calls(), exempt=NO_BACKWARD),
-    numpy_variant("reference.multi_head_attention (grouped)", reference_layer, heads=(6, 3), bad_calls=bad_reference_layer_calls(), exempt=NO_BACKWARD),
-    numpy_variant("reference.multi_head_attention (multi-query)", reference_layer, heads=(3, 1), bad_calls=bad_reference_layer_calls(), exempt=NO_BACKWARD),
-    torch_variant("layers.attention", layers.attention),
-    torch_variant("layers.MultiHeadAttention", torch_layer, same_width=True, bad_calls=bad_torch_layer_calls()),
-    torch_variant("layers.MultiHeadAttention (grouped)", torch_layer, heads=(6, 3), same_width=True, bad_calls=bad_torch_layer_calls()),
-    torch_variant("layers.MultiHeadAttention (multi-query)", torch_layer, heads=(3, 1), same_width=True, bad_calls=bad_torch_layer_calls()),
-]
 
 
 def judge(variant, name):

@@ -13,18 +13,11 @@ import pytest
 import torch
 
 import attnlib
+from attnlib import masks
 from attnlib._shapes import takes
-from tests.contracts import (
-    CONTRACTS,
-    POISON_IN_BACKWARD,
-    VARIANTS,
-    apart,
-    judge,
-    mask_of,
-    numpy_variant,
-    side_by_side,
-    torch_variant,
-)
+from tests.contracts import CONTRACTS, alike, judge, mask_of, numpy_variant, torch_variant
+from tests.variants import VARIANTS
+from tests.variants.core import POISON_IN_BACKWARD, apart, side_by_side
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
@@ -239,3 +232,9 @@ def test_the_right_layer_parts_pass_where_the_planted_ones_fail():
     for mistake, heads in (("none", (3, 3)), ("none", (6, 3))):
         judge(numpy_variant("right heads", with_heads(mistake), heads=heads), "1 equals the truth in float64")
     assert mask_of(None, np.zeros((1, 2)), np.zeros((3, 2))) is None
+
+
+def test_patterns_are_told_apart():
+    assert alike(masks.both(masks.sliding_window(2, 1), masks.causal), masks.sliding_window(2))
+    assert alike(None, lambda q, k: q == q)
+    assert not alike(masks.sliding_window(2), masks.sliding_window(3))

@@ -13,7 +13,7 @@ import torch
 
 from attnlib import costs, data, masks, positions, reference
 from attnlib._shapes import takes
-from tests.contracts import VARIANTS
+from tests.variants import VARIANTS
 
 ROOMS = ("reference", "positions", "masks", "costs", "layers", "data")
 
