@@ -8,7 +8,7 @@ TITLE = "A window without the square"
 CHAPTER = ""
 POINTS = 5
 PROMPT = r"""
-Write `sliding_window_attention(q, k, v, left)`: causal softmax attention with scores $QK^\mathsf T/\sqrt{d}$, d = dim_head, in which a
+Write `attend_in_window(q, k, v, left)`: causal softmax attention with scores $QK^\mathsf T/\sqrt{d}$, d = dim_head, in which a
 query sees its own position and at most `left` positions before it. `q` is (..., seq_q, dim_head), `k` (..., seq_k, dim_head),
 `v` (..., seq_k, dim_v), with seq_q ≤ seq_k: the queries are the last seq_q positions, so that the last query stands at the last key.
 Return `out`, (..., seq_q, dim_v). Scores of 10,000 must not overflow. Never build scores, or a mask, of all pairs: the memory may
@@ -16,7 +16,7 @@ grow with seq_q · `left`, but not with seq_q · seq_k, and for long inputs it i
 """
 
 
-def sliding_window_attention(q, k, v, left):
+def attend_in_window(q, k, v, left):
     # BEGIN SOLUTION
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     out = np.empty((*q.shape[:-1], v.shape[-1]))

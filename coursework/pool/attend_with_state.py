@@ -9,14 +9,14 @@ CHAPTER = ""
 POINTS = 5
 PROMPT = r"""
 Linear attention {cite}`katharopoulos2020` replaces exp(q · k) by φ(q) · φ(k), with φ(x) = x + 1 where x > 0 and eˣ elsewhere (that is
-elu(x) + 1), applied number by number. Write the causal form `linear_attention(q, k, v)`: query i gets
+elu(x) + 1), applied number by number. Write the causal form `attend_with_state(q, k, v)`: query i gets
 $\sum_{j \le i} \phi(q_i)\cdot\phi(k_j)\, v_j \,/ \sum_{j \le i} \phi(q_i)\cdot\phi(k_j)$, with no scale. Go through the tokens
 one by one and keep nothing of the past but two running sums, one of shape (..., dim_head, dim_v) and one of shape (..., dim_head):
 for a long sequence the memory is measured. `q` and `k` are (..., seq, dim_head), `v` is (..., seq, dim_v); return (..., seq, dim_v).
 """
 
 
-def linear_attention(q, k, v):
+def attend_with_state(q, k, v):
     # BEGIN SOLUTION
     q, k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q, k))
     state = np.zeros((*k.shape[:-2], k.shape[-1], v.shape[-1]))  # sum of φ(k) v
@@ -25,7 +25,7 @@ def linear_attention(q, k, v):
     for t in range(v.shape[-2]):
         state = state + k[..., t, :, None] * v[..., t, None, :]
         norm = norm + k[..., t, :]
-        total = (q[..., t, :] * norm).sum(axis=-1, keepdims=True)  # (..., 1)
+        total = (q[..., t, :] * norm).sum(axis=-1, keepdims=True)
         out[..., t, :] = (q[..., t, None, :] @ state)[..., 0, :] / total
     return out
     # END SOLUTION

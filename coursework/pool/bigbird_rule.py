@@ -9,7 +9,7 @@ CHAPTER = ""
 POINTS = 5
 PROMPT = r"""
 Big Bird {cite}`zaheer2020` lets every query see its neighbourhood, a few global tokens, and some keys drawn at random. Write
-`bigbird(left, right, n_global, random_keys)`, which returns a **function** `predicate(q_idx, k_idx)`: True where the query at position
+`bigbird_rule(left, right, n_global, random_keys)`, which returns a **function** `predicate(q_idx, k_idx)`: True where the query at position
 `q_idx` may see the key at position `k_idx`. A query sees its own position, up to `left` keys before it and `right` keys after it; the
 first `n_global` positions are global: as keys they are seen by every query, as queries they see every key. `random_keys`, an integer
 array (seq, n_random), holds in row i the positions that were drawn for query i (some may repeat; there may be none, n_random = 0).
@@ -18,7 +18,7 @@ array of their common shape. They hold positions, and may be a part of the seque
 """
 
 
-def bigbird(left, right, n_global, random_keys):
+def bigbird_rule(left, right, n_global, random_keys):
     # BEGIN SOLUTION
     def predicate(q_idx, k_idx):
         near = (q_idx - k_idx <= left) & (k_idx - q_idx <= right)
@@ -33,7 +33,7 @@ def bigbird(left, right, n_global, random_keys):
 def drive(f, left, right, n_global, random_keys, q_idx, k_idx):
     predicate = f(left, right, n_global, random_keys)
     if not callable(predicate):
-        raise TypeError(f"bigbird returns a {type(predicate).__name__}, expected a function predicate(q_idx, k_idx)")
+        raise TypeError(f"bigbird_rule returns a {type(predicate).__name__}, expected a function predicate(q_idx, k_idx)")
     return predicate(q_idx, k_idx)
 
 
@@ -59,10 +59,10 @@ def _predicate(near=None, is_global=None, drawn=None, join=None):
     drawn = drawn or (lambda q, k, keys: (keys[q] == k[..., None]).any(axis=-1))
     join = join or (lambda a, b, c: a | b | c)
 
-    def bigbird(left, right, n_global, random_keys):
+    def bigbird_rule(left, right, n_global, random_keys):
         return lambda q, k: join(near(q, k, left, right), is_global(q, k, n_global), drawn(q, k, random_keys))
 
-    return bigbird
+    return bigbird_rule
 
 
 @wrong("Your window is on the wrong side: `left` keys after the query, `right` before it. Left is towards the beginning of the "
