@@ -10,13 +10,13 @@ GIVEN = ""
 TOLERANCE = (0, 0)
 PROMPT = r"""
 While a model generates, it keeps the key and the value of every token it has seen, in every layer and for every key/value head
-{cite}`pope2022`. Write `bytes_of_cache(layers, kv_heads, dim_head, seq, batch, bytes_per_number)`: the bytes that takes for `batch`
+{cite}`pope2022`. Write `kv_cache_bytes(layers, kv_heads, dim_head, seq, batch, bytes_per_number)`: the bytes that takes for `batch`
 sequences of `seq` tokens each, with keys and values of width `dim_head` and numbers of `bytes_per_number` bytes (2 for bfloat16).
 Several query heads may share a key/value head; the number of query heads plays no part. Return an exact Python `int`.
 """
 
 
-def bytes_of_cache(layers, kv_heads, dim_head, seq, batch, bytes_per_number):
+def kv_cache_bytes(layers, kv_heads, dim_head, seq, batch, bytes_per_number):
     # BEGIN SOLUTION
     numbers = 2 * layers * kv_heads * dim_head * seq * batch  # 2: k and v
     return numbers * bytes_per_number

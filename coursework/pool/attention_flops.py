@@ -9,14 +9,14 @@ POINTS = 2
 GIVEN = ""
 TOLERANCE = (0, 0)
 PROMPT = r"""
-Write `flops_of_products(heads, seq_q, seq_k, dim_head, dim_v)`: how many FLOPs the two matrix products of attention take, the scores
+Write `attention_flops(heads, seq_q, seq_k, dim_head, dim_v)`: how many FLOPs the two matrix products of attention take, the scores
 $QK^\mathsf T$ and the weighted values $AV$, for all heads of one sequence. A multiplication and an addition are two FLOPs, so that a
 product of an (a, b) by a (b, c) matrix counts 2abc. Projections, softmax and scaling are left out, and nothing is saved by a mask.
 `dim_v`, the width of the values, may differ from `dim_head`, that of queries and keys. Return an exact Python `int`.
 """
 
 
-def flops_of_products(heads, seq_q, seq_k, dim_head, dim_v):
+def attention_flops(heads, seq_q, seq_k, dim_head, dim_v):
     # BEGIN SOLUTION
     scores = 2 * seq_q * dim_head * seq_k  # (seq_q, d) @ (d, seq_k)
     values = 2 * seq_q * seq_k * dim_v  # (seq_q, seq_k) @ (seq_k, dim_v)
