@@ -29,13 +29,14 @@ ROOMS = {
     "masks": NUMPY,
     "costs": NUMPY,
     "data": Room(frozenset({"numpy", "torch", "safetensors"}), frozenset()),
+    "measure": Room(frozenset({"numpy", "torch", "tqdm"}), frozenset({"costs"})),
     "plots": Room(frozenset({"numpy", "matplotlib"}), frozenset()),
     "widgets": Room(frozenset({"numpy", "anywidget", "ipywidgets", "traitlets"}), frozenset()),
     "kernels": Room(frozenset({"numpy", "torch", "triton"}), frozenset({"*"}),
                     frozenset({"reference", "positions", "plots", "widgets"})),
     "models": Room(frozenset({"numpy", "torch", "safetensors", "tokenizers"}), TORCH.inside, TORCH.never),
 }
-LAZY = {"data": {"torch", "safetensors"}}  # only inside functions there
+LAZY = {"data": {"torch", "safetensors"}, "measure": {"tqdm"}}  # only inside functions there
 OUTSIDERS = {"coursework", "tests", "tools", "chapters"}  # attnlib imports none of these, anywhere
 
 
