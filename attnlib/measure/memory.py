@@ -62,7 +62,7 @@ def allocated_bytes(call: Callable[[], Any]) -> int:
     Counts every block that torch's CPU allocator gives out: results, temporaries and what autograd keeps,
     and the scratch space of torch's own operators. It does not see what other libraries allocate for
     themselves (the matrix products' packed copies), nor NumPy's arrays. Blocks allocated before the call do
-    not count, nor does freeing them.
+    not count; they should outlive it, because torch does not always know the size of those.
 
     Parameters
     ----------
@@ -80,10 +80,9 @@ def allocated_bytes(call: Callable[[], Any]) -> int:
     with one_thread(), no_garbage_collection():
         profiler._enable_profiler_legacy(config)
         try:
-            result = call()
+            call()
         finally:
             records = profiler._disable_profiler_legacy()
-        del result
     live = peak = 0
     for event in (event for thread in records for event in thread):
         if event.kind() == "memory_alloc":                   # freeing is an allocation of fewer than 0 bytes
