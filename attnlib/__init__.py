@@ -8,6 +8,7 @@ masks           who may attend to whom, as predicates; how they combine and beco
 costs           exact counts in Python ints: FLOPs, parameters, cache sizes                 numpy (std library)
 layers          the same as torch modules: MHA, GQA, MQA, cross-attention                   torch
 linear          linear attention, its gated and delta-rule kin: a state of fixed size       torch
+memory          recurrence over segments, compressed and searched memories, sinks          torch
 measure         CPU time in turns and as ratios, peak memory, allocated bytes, records      torch
 data            the book's running example: a real sentence in a real encoder's heads       numpy
 plots           one figure, one function; the house style                                   matplotlib
