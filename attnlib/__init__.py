@@ -5,7 +5,7 @@ room            what                                                            
 reference       the truth: scores, softmax, attention, heads, online softmax               numpy
 positions       sinusoids, rotary positions (RoPE), linear biases (ALiBi)                   numpy
 masks           who may attend to whom, as predicates; how they combine and become arrays   numpy
-costs           exact counts in Python ints: FLOPs, parameters, cache sizes                 numpy (std library)
+costs           exact counts in Python ints: FLOPs, traffic, parameters, memory             numpy (std library)
 layers          the same as torch modules: MHA, GQA, MQA, cross-attention                   torch
 linear          linear attention, its gated and delta-rule kin: a state of fixed size       torch
 memory          recurrence over segments, compressed and searched memories, sinks          torch

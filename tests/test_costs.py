@@ -1,14 +1,78 @@
-"""Costs against counting, against PyTorch's own counter and module, and against published sizes."""
+"""Costs against running programs: PyTorch's FLOP counter, the numbers each operation reads and writes, what autograd keeps."""
+
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from attnlib import costs, layers
+from attnlib import costs, layers, masks
+from attnlib.costs import Cost
 
 SHAPES = [  # seq, dim, heads, kv_heads, dim_head
     (7, 12, 3, None, None), (5, 12, 4, 2, None), (9, 12, 6, 1, None), (1, 5, 1, 1, None), (6, 10, 3, 3, 4), (3, 8, 4, 2, 5),
 ]
+WITHOUT_COPY = {"t", "transpose", "view", "_unsafe_view", "expand", "unsqueeze", "squeeze", "detach", "permute", "slice", "select", "split",
+                "unbind", "alias", "as_strided", "chunk"}
+CPU_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+FUSED = {  # PyTorch's counter knows the fused attention of GPUs; this hands it the same formulas for that of CPUs
+    CPU_FLASH: lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        lambda d_out, q, k, v, *_, out_shape=None, **__: sdpa_backward_flop_count(d_out, q, k, v),
+}
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up the numbers that every operation reads and writes; operations that only look differently at memory are free."""
+
+    def __init__(self):
+        super().__init__()
+        self.moved = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function._schema.name.split("::")[1] not in WITHOUT_COPY:
+            every = torch.utils._pytree.tree_leaves((args, kwargs, result))
+            self.moved += sum(each.numel() for each in every if isinstance(each, torch.Tensor))
+        return result
+
+
+def observed(program, *inputs, parameters=()):
+    """Run a program forward and backward and return what it took, as a Cost without exponentials."""
+    storages, own = {}, {each.untyped_storage().data_ptr() for each in parameters}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if tensor.dtype.is_floating_point and storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward, traffic = FlopCounterMode(display=False, custom_mapping=FUSED), Traffic()
+        with forward, traffic:
+            out = program(*inputs)
+    ones, backward, back_traffic = torch.ones_like(out), FlopCounterMode(display=False, custom_mapping=FUSED), Traffic()
+    with backward, back_traffic:
+        torch.autograd.grad(out, [*inputs, *parameters], ones)
+    return Cost(forward.get_total_flops(), backward.get_total_flops(), 0, traffic.moved, back_traffic.moved,
+                sum(each.numel() for each in parameters), sum(storages.values()))
+
+
+def agree(cost, seen, *fields):
+    """The counts in which a cost equals what was seen."""
+    return {field for field in fields if getattr(cost, field) == getattr(seen, field)} == set(fields)
+
+
+FLOPS = ("flops", "backward_flops", "parameters")
+ALL = (*FLOPS, "moved", "backward_moved", "kept")
+
+
+def grown(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
 
 def product_flops(rows, inner, columns):
@@ -20,41 +84,466 @@ def product_flops(rows, inner, columns):
     return flops
 
 
+# --- steps -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("copies", "rows", "inner", "columns"), [(3, 4, 5, 7), (1, 1, 6, 2), (2, 3, 1, 1)])
+def test_a_product(copies, rows, inner, columns):
+    cost = costs.matmul_cost(rows, inner, columns, copies)
+    assert cost.flops == copies * product_flops(rows, inner, columns)
+    assert agree(cost, observed(torch.bmm, grown(copies, rows, inner), grown(copies, inner, columns)), *ALL)
+
+
+@pytest.mark.parametrize(("tokens", "dim_in", "dim_out"), [(4, 5, 7), (1, 6, 2), (3, 1, 1)])
+def test_a_projection(tokens, dim_in, dim_out):
+    module = nn.Linear(dim_in, dim_out, bias=False)
+    assert agree(costs.linear_cost(tokens, dim_in, dim_out), observed(module, grown(tokens, dim_in), parameters=[module.weight]), *ALL)
+    with_bias = nn.Linear(dim_in, dim_out)
+    seen = observed(with_bias, grown(tokens, dim_in), parameters=[*with_bias.parameters()])
+    assert agree(costs.linear_cost(tokens, dim_in, dim_out, bias=True), seen, *FLOPS, "moved", "kept")
+
+
+def test_softmax_and_norms_and_pointwise():
+    assert agree(costs.softmax_cost(4, 7), observed(lambda s: s.softmax(-1), grown(4, 7)), *ALL)
+    assert agree(costs.pointwise_cost(28, kept=1), observed(F.gelu, grown(4, 7)), *ALL)
+    assert agree(costs.pointwise_cost(28, reads=2, kept=2), observed(torch.mul, grown(4, 7), grown(4, 7)), *FLOPS, "moved", "kept")
+    norm = nn.LayerNorm(7)
+    assert agree(costs.norm_cost(4, 7), observed(norm, grown(4, 7), parameters=[*norm.parameters()]), *ALL)
+    rms = nn.RMSNorm(7)
+    assert costs.norm_cost(4, 7, centred=False).parameters == sum(p.numel() for p in rms.parameters())
+
+
+@pytest.mark.parametrize("field", ALL)
+def test_one_too_many_is_noticed(field):
+    """Planted: each count off by one, in a program that agrees otherwise."""
+    module, x = nn.Linear(5, 7, bias=False), grown(4, 5)
+    cost = costs.linear_cost(4, 5, 7)
+    wrong = replace(cost, **{field: getattr(cost, field) + 1})
+    seen = observed(module, x, parameters=[module.weight])
+    assert agree(cost, seen, *ALL) and not agree(wrong, seen, *ALL)
+
+
+def test_costs_add_up():
+    one, other = costs.matmul_cost(2, 3, 4), costs.linear_cost(5, 6, 7, bias=True)
+    both = one + other
+    assert all(getattr(both, field) == getattr(one, field) + getattr(other, field) for field in (*ALL, "exponentials"))
+    assert 3 * other == sum([other, other, other]) and 0 * other == Cost()
+    for nonsense in (lambda: one + 1, lambda: 1.5 * one, lambda: True * one):
+        with pytest.raises(TypeError):
+            nonsense()
+
+
+# --- attention ---------------------------------------------------------------------------------------------------
+
 @pytest.mark.parametrize(("heads", "seq_q", "seq_k", "dim_head", "dim_v"), [(3, 5, 7, 6, 4), (1, 1, 9, 2, 2), (2, 4, 0, 3, 3), (5, 2, 3, 4, None)])
 def test_attention_flops_equal_counting(heads, seq_q, seq_k, dim_head, dim_v):
     wide = dim_head if dim_v is None else dim_v
     counted = heads * (product_flops(seq_q, dim_head, seq_k) + product_flops(seq_q, seq_k, wide))
     assert costs.attention_flops(heads, seq_q, seq_k, dim_head, dim_v) == counted
+    for fused in (False, True):
+        assert costs.attention_cost(heads, seq_q, seq_k, dim_head, dim_v, fused=fused).flops == counted
+
+
+def naive(q, k, v):
+    return torch.softmax(q @ k.mT, -1) @ v  # the scale would be one more pass over the scores
+
+
+@pytest.mark.parametrize(("batch", "heads", "seq_q", "seq_k", "dim_head", "dim_v"), [(2, 3, 5, 7, 6, 4), (1, 1, 1, 9, 2, 2), (1, 2, 6, 6, 4, 4)])
+def test_naive_attention(batch, heads, seq_q, seq_k, dim_head, dim_v):
+    q, k, v = grown(batch * heads, seq_q, dim_head), grown(batch * heads, seq_k, dim_head), grown(batch * heads, seq_k, dim_v)
+    cost = costs.attention_cost(heads, seq_q, seq_k, dim_head, dim_v, batch=batch)
+    assert agree(cost, observed(naive, q, k, v), *ALL)
+    steps = costs.attention_steps(heads, seq_q, seq_k, dim_head, dim_v, batch=batch)
+    assert cost == steps["scores"] + steps["softmax"] + steps["values"]
+    assert cost.exponentials == batch * heads * seq_q * seq_k
+
+
+def test_fused_attention():
+    """The fused attention of this machine reads its inputs and writes its results once, and keeps no weights."""
+    q, k, v = grown(2, 3, 5, 8), grown(2, 3, 7, 8), grown(2, 3, 7, 8)
+    cost, seen = costs.attention_cost(3, 5, 7, 8, fused=True, batch=2), observed(F.scaled_dot_product_attention, q, k, v)
+    assert agree(cost, seen, *ALL)
+    assert cost.backward_flops * 2 == cost.flops * 5  # five products for two
+
+
+def test_fusing_pays_where_the_map_is_large():
+    naive_, fused = (costs.attention_cost(8, 4096, 4096, 64, fused=fused) for fused in (False, True))
+    assert naive_.flops == fused.flops and naive_.moved == fused.moved - 8 * 4096 + 4 * 8 * 4096**2
+    assert naive_.kept - fused.kept == 8 * 4096**2 - 8 * 4096 * (64 + 1)  # weights, against out and a log-sum-exp
 
 
 @pytest.mark.parametrize(("seq", "dim", "heads", "kv_heads", "dim_head"), SHAPES)
 def test_layer_costs_equal_pytorch_on_our_layer(seq, dim, heads, kv_heads, dim_head):
     layer = layers.MultiHeadAttention(dim, heads, kv_heads, dim_head=dim_head, bias=False)
-    assert costs.attention_parameters(dim, heads, kv_heads, dim_head) == sum(p.numel() for p in layer.parameters())
-    counter = FlopCounterMode(display=False)
-    with counter:
-        layer(torch.zeros(2, seq, dim))
-    assert 2 * costs.attention_layer_flops(seq, dim, heads, kv_heads, dim_head) == counter.get_total_flops()  # a batch of 2
+    seen = observed(lambda x: layer(x)[0], grown(2, seq, dim), parameters=[*layer.parameters()])
+    cost = costs.attention_layer_cost(seq, dim, heads, kv_heads, dim_head, batch=2)
+    assert agree(cost, seen, *FLOPS)
+    if kv_heads in (None, heads):  # shared heads are repeated there, and blanking blind rows makes a second map of weights
+        assert cost.kept == seen.kept - 2 * heads * seq**2
+    assert costs.attention_parameters(dim, heads, kv_heads, dim_head) == seen.parameters
+    assert 2 * costs.attention_layer_flops(seq, dim, heads, kv_heads, dim_head) == seen.flops
+
+
+class Layer(layers.MultiHeadAttention):
+    """Our layer around another attention, without its contract for queries that see nothing."""
+
+    def __init__(self, dim, heads, core):
+        super().__init__(dim, heads)
+        self.core = core
+
+    def forward(self, x, context=None):
+        context = x if context is None else context
+        q, k, v = (to(y).unflatten(-1, (self.heads, -1)).transpose(-2, -3) for to, y in ((self.to_q, x), (self.to_k, context), (self.to_v, context)))
+        return self.to_out(self.core(q, k, v).transpose(-2, -3).flatten(-2))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_whole_layer(fused):
+    layer = Layer(16, 2, F.scaled_dot_product_attention if fused else naive)
+    itself = observed(layer, grown(3, 5, 16), parameters=[*layer.parameters()])
+    assert agree(costs.attention_layer_cost(5, 16, 2, fused=fused, bias=True, batch=3), itself, *FLOPS, "kept")
+    cross = observed(layer, grown(3, 5, 16), grown(3, 9, 16), parameters=[*layer.parameters()])
+    assert agree(costs.attention_layer_cost(5, 16, 2, context=9, fused=fused, bias=True, batch=3), cross, *FLOPS, "kept")
 
 
 def test_layer_costs_equal_pytorch_on_its_own_layer():
-    module = torch.nn.MultiheadAttention(12, 3, bias=False, batch_first=True)
-    assert costs.attention_parameters(12, 3) == sum(p.numel() for p in module.parameters())
-    counter, x = FlopCounterMode(display=False), torch.zeros(1, 7, 12)
+    module = nn.MultiheadAttention(12, 3, bias=False, batch_first=True)
+    seen = observed(lambda x: module(x, x, x)[0], grown(1, 7, 12), parameters=[*module.parameters()])
+    assert agree(costs.attention_layer_cost(7, 12, 3), seen, *FLOPS)
+    assert costs.attention_layer_flops(7, 12, 3) == seen.flops
+
+
+def test_decoding_reads_the_cache_once():
+    cost = costs.decode_cost(32, 4096, 128, kv_heads=8)
+    assert cost.flops == costs.attention_flops(32, 1, 4096, 128)
+    assert 2 * cost.moved == costs.kv_cache_bytes(1, 8, 128, 4096) + 2 * 2 * 32 * 128
+    assert 3.9 < cost.intensity(2) < 4  # queries per key/value head
+
+
+# --- other layers ------------------------------------------------------------------------------------------------
+
+RECURRENT = [(nn.RNN, costs.rnn_cost), (nn.GRU, costs.gru_cost), (nn.LSTM, costs.lstm_cost)]
+
+
+@pytest.mark.parametrize(("module", "cost"), RECURRENT)
+@pytest.mark.parametrize(("batch", "seq", "dim_in", "dim"), [(2, 5, 6, 6), (1, 3, 4, 8), (3, 1, 5, 2)])
+def test_recurrent_layers(module, cost, batch, seq, dim_in, dim):
+    layer = module(dim_in, dim, batch_first=True).double()  # the counter does not see into the float32 LSTM of oneDNN
+    starts, parameters = [grown(1, batch, dim).double() for _ in range(1 + (module is nn.LSTM))], [*layer.parameters()]
+    seen = observed(lambda x, *h: layer(x, h if module is nn.LSTM else h[0])[0], grown(batch, seq, dim_in).double(), *starts, parameters=parameters)
+    assert agree(cost(seq, dim, dim_in, bias=True, batch=batch), seen, *FLOPS)
+
+
+def unrolled(gates, cell):
+    """A recurrent layer written out: the input's products at once, then one step for each token."""
+    def program(x, w, u, *state):
+        for each in (x @ w).chunk(x.shape[0]):
+            state = cell(each, u, *state)
+        return state[0]
+    return program
+
+
+def rnn_cell(x, u, h):
+    return (torch.tanh(x + h @ u),)
+
+
+def gru_cell(x, u, h):
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = x.chunk(3, -1), (h @ u).tensor_split(3, -1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n.clone())
+    return (h + z * (n - h),)
+
+
+def lstm_cell(x, u, h, c):
+    i, f, g, o = (x + h @ u).chunk(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+@pytest.mark.parametrize(("gates", "states", "cell", "cost"), [(1, 1, rnn_cell, costs.rnn_cost), (3, 1, gru_cell, costs.gru_cost), (4, 2, lstm_cell, costs.lstm_cost)])
+def test_recurrent_layers_keep_every_state(gates, states, cell, cost):
+    x, w, u, start = grown(5, 6), grown(6, gates * 6), grown(6, gates * 6), [grown(1, 6) for _ in range(states)]
+    seen = observed(unrolled(gates, cell), x, w, u, *start)
+    expected = cost(5, 6)
+    assert agree(expected, seen, "flops", "backward_flops")
+    assert seen.kept - 2 * gates * 36 == expected.kept  # here w and u are inputs, and kept
+
+
+def test_recurrent_traffic_reads_the_matrix_at_every_step():
+    short, long = costs.lstm_cost(10, 64), costs.lstm_cost(11, 64)
+    assert 4 * 64 * 64 < long.moved - short.moved < 4 * 64 * 64 + 64 * 64
+    assert costs.lstm_cost(10, 64, batch=8).moved < 8 * short.moved / 4  # a batch shares what is read
+
+
+@pytest.mark.parametrize(("batch", "seq", "dim_in", "dim", "kernel"), [(2, 7, 4, 6, 3), (1, 5, 3, 3, 1), (1, 4, 2, 8, 5)])
+def test_convolution(batch, seq, dim_in, dim, kernel):
+    layer = nn.Conv1d(dim_in, dim, kernel, padding=kernel // 2)
+    seen = observed(layer, grown(batch, dim_in, seq), parameters=[*layer.parameters()])
+    assert agree(costs.convolution_cost(seq, dim, kernel, dim_in, bias=True, batch=batch), seen, *FLOPS, "moved", "kept")
+
+
+def test_depthwise_convolution():
+    layer = nn.Conv1d(6, 6, 3, padding=1, groups=6)
+    seen = observed(layer, grown(1, 6, 8), parameters=[*layer.parameters()])
+    assert agree(costs.convolution_cost(8, 6, 3, depthwise=True, bias=True), seen, "flops", "parameters", "moved", "kept")
+    assert seen.backward_flops > 2 * seen.flops  # PyTorch's counter overlooks the groups in the gradient of the weights
+
+
+class Gated(nn.Module):
+    def __init__(self, dim, hidden, bias=False):
+        super().__init__()
+        self.up, self.down = nn.Linear(dim, 2 * hidden, bias=bias), nn.Linear(hidden, dim, bias=bias)
+
+    def forward(self, x):
+        gate, up = self.up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_mlp(bias):
+    plain = nn.Sequential(nn.Linear(6, 10, bias=bias), nn.GELU(), nn.Linear(10, 6, bias=bias))
+    seen = observed(plain, grown(2, 5, 6), parameters=[*plain.parameters()])
+    assert agree(costs.mlp_cost(10, 6, 10, bias=bias), seen, *FLOPS, "kept")
+    gated = Gated(6, 10, bias)
+    seen = observed(gated, grown(2, 5, 6), parameters=[*gated.parameters()])
+    assert agree(costs.mlp_cost(10, 6, 10, gated=True, bias=bias), seen, *FLOPS, "kept")
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.first, self.second, self.attend = nn.LayerNorm(dim), nn.LayerNorm(dim), Layer(dim, heads, naive)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x):
+        x = x + self.attend(self.first(x))
+        return x + self.mlp(self.second(x))
+
+
+def test_block():
+    block = Block(12, 3)
+    seen = observed(block, grown(2, 7, 12), parameters=[*block.parameters()])
+    assert agree(costs.block_cost(7, 12, 3, bias=True, batch=2), seen, *FLOPS, "kept")
+
+
+def test_pytorchs_own_blocks():
+    encoder = nn.TransformerEncoderLayer(12, 3, 48, dropout=0.0, batch_first=True)
+    seen = observed(encoder, grown(2, 7, 12), parameters=[*encoder.parameters()])
+    assert agree(costs.block_cost(7, 12, 3, bias=True, batch=2), seen, *FLOPS[:1], "parameters")
+    decoder = nn.TransformerDecoderLayer(12, 3, 48, dropout=0.0, batch_first=True)
+    seen = observed(decoder, grown(2, 7, 12), grown(2, 9, 12), parameters=[*decoder.parameters()])
+    assert agree(costs.decoder_block_cost(7, 9, 12, 3, bias=True, batch=2), seen, "flops", "parameters")
+
+
+def test_a_published_model():
+    """Llama-3-8B has 8,030,261,248 parameters (its table of hyperparameters: arXiv 2407.21783, Table 3)."""
+    block = costs.block_cost(1, 4096, 32, 14336, 8, gated=True, centred=False)
+    tables = 2 * 128256 * 4096  # embedding and unembedding
+    assert 32 * block.parameters + tables + costs.norm_cost(1, 4096, centred=False).parameters == 8_030_261_248
+
+
+# --- patterns ----------------------------------------------------------------------------------------------------
+
+LENGTHS = [(0, 0), (1, 1), (7, 7), (3, 8), (1, 9), (12, 5), (4, 0), (11, 11)]
+
+
+@pytest.mark.parametrize(("seq_q", "seq_k"), LENGTHS)
+def test_patterns_equal_their_predicates(seq_q, seq_k):
+    def allowed(predicate):
+        return int(masks.to_array(predicate, seq_q, seq_k).sum())
+
+    assert costs.causal_pairs(seq_q, seq_k) == allowed(masks.causal)
+    for left, right in product((0, 1, 4, 20), repeat=2):
+        assert costs.window_pairs(seq_q, seq_k, left, right) == allowed(masks.sliding_window(left, right))
+        assert costs.dilated_pairs(seq_q, seq_k, left, right + 1) == allowed(masks.dilated(left, right + 1))
+        if seq_q == seq_k:
+            both = masks.either(masks.global_tokens(right), masks.sliding_window(left, 2))
+            assert costs.global_window_pairs(seq_q, right, left, 2) == allowed(both)
+
+
+def tiles(allowed, block_q, block_k):
+    """Scores in the tiles that hold an allowed pair."""
+    return sum(tile.numel() for rows in allowed.split(block_q) for tile in rows.split(block_k, dim=1) if tile.any())
+
+
+@pytest.mark.parametrize(("seq_q", "seq_k"), [(7, 7), (16, 16), (5, 13), (1, 9), (9, 4)])
+@pytest.mark.parametrize(("block_q", "block_k"), [(1, 1), (4, 4), (3, 5), (16, 2)])
+def test_causal_tiles(seq_q, seq_k, block_q, block_k):
+    allowed = torch.tensor(masks.to_array(masks.causal, seq_q, seq_k))
+    assert costs.causal_pairs(seq_q, seq_k, block_q, block_k) == tiles(allowed, block_q, block_k)
+
+
+def test_blocks():
+    window = masks.sliding_window(5, 2)
+    allowed = torch.tensor(masks.to_array(window, 24))
+    blocks = sum(bool(tile.any()) for rows in allowed.split(4) for tile in rows.split(4, dim=1))
+    assert costs.block_pairs(blocks, 4) == tiles(allowed, 4, 4) and costs.block_pairs(3, 4, 5) == 60
+    wide = torch.tensor(masks.to_array(masks.bigbird(64, 4, window=1, n_global=1, n_random=2), 64))
+    assert tiles(wide, 4, 4) <= costs.block_pairs(16 * (2 * 1 + 1 + 2 * 1 + 2), 4)  # the bound stated for Big Bird
+
+
+@pytest.mark.parametrize(("sides", "window"), [([12], 4), ([10], 4), ([6, 9], 3), ([5, 7], 4), ([4, 4, 5], 2)])
+def test_local_windows(sides, window):
+    count = 0
+    for cell in product(*(range(-(-side // window)) for side in sides)):  # every window, padded
+        count += (window ** len(cell)) ** 2
+    assert costs.shifted_window_pairs(sides, window) == count
+
+
+@pytest.mark.parametrize(("seq", "near", "block"), [(12, 0, 3), (13, 1, 4), (5, 1, 8), (20, 2, 3), (9, 0, 1), (0, 1, 2)])
+def test_two_levels(seq, near, block):
+    blocks = [range(first, min(seq, first + block)) for first in range(0, seq, block)]
+    count = sum(len(other) if abs(i - j) <= near else 1 for i, own in enumerate(blocks) for _ in own for j, other in enumerate(blocks))
+    assert costs.two_level_pairs(seq, near, block) == count
+
+
+def test_spans_and_streams():
+    assert costs.adaptive_span_pairs(9, [0, 3, 20]) == 9 + costs.window_pairs(9, 9, 3) + costs.causal_pairs(9)
+    assert costs.attention_cost(1, 9, 9, 4, pairs=costs.adaptive_span_pairs(9, [8] * 3)).flops == costs.attention_cost(3, 9, 9, 4, pairs=45).flops
+    for seq in range(12):
+        met = [min(i + 1, 2 + 5) for i in range(seq)]  # each token meets what is kept, itself included
+        assert costs.streaming_pairs(seq, 2, 5) == sum(met)
+
+
+def test_skipping_scores_saves_in_proportion():
+    dense, half = (costs.attention_cost(4, 64, 64, 8, pairs=pairs) for pairs in (64 * 64, 32 * 64))
+    assert dense == costs.attention_cost(4, 64, 64, 8) and 2 * half.flops == dense.flops and 2 * half.backward_flops == dense.backward_flops
+
+
+# --- families ----------------------------------------------------------------------------------------------------
+
+def in_chunks(q, k, v, chunk):
+    """Linear attention, causal, in chunks: what is inside a chunk as a masked product, what is before it through a state."""
+    state, outs = q.new_zeros(q.shape[0], q.shape[-1], v.shape[-1]), []
+    for q_c, k_c, v_c in zip(q.split(chunk, 1), k.split(chunk, 1), v.split(chunk, 1), strict=True):
+        outs.append((q_c @ k_c.mT).tril() @ v_c + q_c @ state)
+        state = state + k_c.mT @ v_c
+    return torch.cat([*outs, 0 * state], 1)  # the last state is a result too
+
+
+@pytest.mark.parametrize(("seq", "chunk"), [(12, 4), (10, 4), (3, 8)])
+def test_linear_attention_in_chunks(seq, chunk):
+    q, k, v = grown(3, seq, 5), grown(3, seq, 5), grown(3, seq, 6)  # five values and a column of ones
+    counter = FlopCounterMode(display=False)
     with counter:
-        module(x, x, x)
-    assert costs.attention_layer_flops(7, 12, 3) == counter.get_total_flops()
+        in_chunks(q, k, v, chunk)
+    assert costs.linear_attention_cost(3, seq, 5, 5, chunk).flops == counter.get_total_flops()
+    assert costs.linear_attention_cost(3, seq, 5, 6, chunk, normalised=False).flops == counter.get_total_flops()
 
 
-def test_the_textbook_formulas():
-    for n, d, heads in ((1, 8, 1), (16, 8, 2), (100, 64, 4)):
-        assert costs.attention_parameters(d, heads) == 4 * d**2
+def test_linear_attention_without_chunks():
+    q, k, v = grown(3, 9, 5), grown(3, 9, 5), grown(3, 9, 6)
+    seen = observed(lambda q, k, v: q @ (k.mT @ v), q, k, v)  # not causal: one state
+    assert agree(costs.linear_attention_cost(3, 9, 5, 5), seen, "flops", "backward_flops")
+    long, longer = (costs.linear_attention_cost(8, n, 64, 64, 128).flops for n in (4096, 8192))
+    assert longer == 2 * long and long < costs.attention_flops(8, 4096, 4096, 64) / 10
+    assert costs.linear_attention_cost(2, 8, 4, 4, gated=True).exponentials == 2 * 2 * 8 * 4
+
+
+def delta_in_chunks(q, k, v, chunk):
+    """The products of the delta rule in chunks, the triangular system by substitution, row after row."""
+    state, outs = q.new_zeros(q.shape[-1], v.shape[-1]), []
+    for q_c, k_c, v_c in zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True):
+        within, right = (k_c @ k_c.mT).tril(-1), torch.cat([k_c, v_c], 1)
+        rows = [right[:1]]
+        for i in range(1, len(right)):
+            rows.append(right[i : i + 1] - within[i : i + 1, :i] @ torch.cat(rows))
+        w, u = torch.cat(rows).split([q.shape[-1], v.shape[-1]], 1)
+        new = u - w @ state
+        outs.append(q_c @ state + (q_c @ k_c.mT).tril() @ new)
+        state = state + k_c.mT @ new
+    return torch.cat(outs)
+
+
+@pytest.mark.parametrize(("seq", "chunk"), [(12, 4), (10, 4), (3, 8), (5, 1)])
+def test_delta_rule(seq, chunk):
+    q, k, v = grown(seq, 5), grown(seq, 5), grown(seq, 6)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        delta_in_chunks(q, k, v, chunk)
+    assert costs.delta_rule_cost(1, seq, 5, 6, chunk).flops == counter.get_total_flops()
+    assert costs.delta_rule_cost(1, seq, 5, 6).flops == 6 * seq * 5 * 6
+
+
+def test_top_k_blocks():
+    cost = costs.top_k_block_cost(4, 64, 8, 8, 3, group=8)
+    selection, attention = 4 * product_flops(8, 8, 8), costs.attention_cost(4, 64, 64, 8, pairs=64 * 24).flops
+    assert cost.flops == selection + attention
+    assert cost.backward_flops == costs.attention_cost(4, 64, 64, 8, pairs=64 * 24, fused=True).backward_flops  # none for the choice
+    with pytest.raises(ValueError, match="top_k_block_cost: k is 9, expected at most the number of blocks, 8"):
+        costs.top_k_block_cost(4, 64, 8, 8, 9)
+
+
+def test_transformer_xl():
+    batch, seq, memory, dim, heads = 2, 5, 7, 12, 3
+    layer, to_r = layers.MultiHeadAttention(dim, heads, bias=False), nn.Linear(dim, dim, bias=False)
+    u, w = nn.Parameter(torch.zeros(heads, 1, 4)), nn.Parameter(torch.zeros(heads, 1, 4))
+
+    def program(x, old, distances):
+        keys = torch.cat([old, x], 1)
+        every = layer.to_q(x), layer.to_k(keys), layer.to_v(keys), to_r(distances)
+        q, k, v, r = (each.unflatten(-1, (heads, 4)).transpose(-2, -3) for each in every)
+        out = torch.softmax((q + u) @ k.mT + (q + w) @ r.mT, -1) @ v
+        return layer.to_out(out.transpose(1, 2).flatten(-2))
+
+    seen = observed(program, grown(batch, seq, dim), grown(batch, memory, dim), grown(seq + memory, dim), parameters=[*layer.parameters(), to_r.weight, u, w])
+    assert agree(costs.transformer_xl_cost(seq, memory, dim, heads, batch=batch), seen, *FLOPS)
+
+
+def test_compression_and_lookup():
+    layer = nn.Conv1d(6, 6, 3, stride=3, bias=False)
+    seen = observed(layer, grown(2, 6, 12), parameters=[layer.weight])
+    assert agree(costs.compression_cost(12, 6, 3, batch=2), seen, *FLOPS, "moved", "kept")
+    assert costs.compression_cost(12, 6, 3, learned=False).flops == 0
+    q, k, v, found = grown(3, 5, 4), grown(3, 20, 4), grown(3, 20, 4), torch.arange(2).expand(3, 5, 2)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        q @ k.mT                                                        # the search
+        rows = torch.arange(3)[:, None, None]
+        naive(q[..., None, :], k[rows, found], v[rows, found])          # two memories of its own for each query
+    assert costs.knn_memory_cost(3, 5, 20, 2, 4).flops == counter.get_total_flops()
+    for call, message in ((lambda: costs.compression_cost(10, 6, 3), "tokens is 10"), (lambda: costs.knn_memory_cost(3, 5, 20, 21, 4), "k is 21")):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+# --- where costs meet --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("dim", "heads"), [(8, 1), (64, 4), (512, 8)])
+def test_the_textbook_formulas(dim, heads):
+    d = dim
+    assert costs.attention_parameters(d, heads) == 4 * d**2
+    for n in (1, 16, 100):
         assert costs.attention_flops(heads, n, n, d // heads) == 4 * n**2 * d
         assert costs.attention_layer_flops(n, d, heads) == 8 * n * d**2 + 4 * n**2 * d
-    # scores pass projections at n = 2d
-    products = [costs.attention_flops(1, n, n, 64) for n in (127, 128, 129)]
-    projections = [costs.attention_layer_flops(n, 64, 1) - product for n, product in zip((127, 128, 129), products, strict=True)]
-    assert products[0] < projections[0] and products[1] == projections[1] and products[2] > projections[2]
+        assert costs.block_cost(n, d, heads).flops == 24 * n * d**2 + 4 * n**2 * d
+        assert [cost(n, d).flops for cost in (costs.rnn_cost, costs.gru_cost, costs.lstm_cost)] == [4 * n * d**2, 12 * n * d**2, 16 * n * d**2]
+        assert costs.convolution_cost(n, d, 3).flops == 6 * n * d**2
+
+    def attention(n):
+        return costs.attention_layer_flops(n, d, heads)
+
+    assert [costs.meeting_point(attention, lambda n, cost=cost: cost(n, d).flops) for cost in (costs.lstm_cost, costs.gru_cost, costs.rnn_cost)] == [
+        2 * d, d, 1]  # never below a plain RNN
+
+    def scores(n):
+        return costs.attention_flops(heads, n, n, d // heads)
+
+    def skipped(n):
+        return costs.attention_cost(heads, n, n, d // heads, pairs=costs.causal_pairs(n)).flops
+
+    def block(n):
+        return costs.block_cost(n, d, heads, pairs=0).flops
+
+    assert costs.meeting_point(scores, lambda n: costs.attention_layer_cost(n, d, heads, pairs=0).flops) == 2 * d
+    assert (costs.meeting_point(scores, block), costs.meeting_point(skipped, block)) == (6 * d, 12 * d - 1)
+
+
+def test_a_meeting_point_is_the_first():
+    for wanted in (1, 2, 3, 7, 8, 9, 1000):
+        assert costs.meeting_point(lambda n: n * n, lambda n, wanted=wanted: wanted * n) == wanted
+    assert costs.meeting_point(lambda n: n, lambda n: n + 1) is None and costs.meeting_point(lambda n: n, lambda n: 100, most=50) is None
 
 
 def test_published_cache_sizes():
@@ -67,9 +556,11 @@ def test_published_cache_sizes():
 
 def test_cache_size_equals_the_tensors():
     cache = [torch.zeros(2, 3, 5, 7, 4, dtype=torch.bfloat16) for _ in range(6)]  # (k and v, batch, kv_heads, seq, dim_head)
-    assert costs.kv_cache_bytes(6, 5, 4, 7, batch=3) == sum(t.numel() * t.element_size() for t in cache)
+    assert costs.kv_cache_bytes(6, 5, 4, 7, batch=3) == sum(t.untyped_storage().nbytes() for t in cache)
 
 
 def test_counts_are_python_ints_of_any_size():
     huge = costs.attention_flops(10**6, 10**9, 10**9, 10**6)
     assert huge == 4 * 10**30 and type(huge) is int          # 64 bits hold no more than 9.2 · 10^18
+    from_numpy = costs.attention_cost(*masks.np.array([10**6, 10**9, 10**9, 10**6]))
+    assert from_numpy.flops == huge and type(from_numpy.flops) is int

@@ -105,10 +105,40 @@ POSITIONAL = {  # functions of any number of arguments
     masks.both: [((), "predicates", "no predicates"), ((masks.causal, 3), "predicate", "int")],
     masks.either: [((), "predicates", "no predicates"), ((zeros(3, 3),), "predicate", "ndarray")],
 }
-NOTHING_TO_GET_WRONG = {"masks.causal", "data.RealHead", "data.RealLayer", "data.provenance", "data.real_layer"}
+RIGHT_COSTS = {  # function -> a right call; one argument at a time is made wrong
+    costs.matmul_cost: dict(rows=2, inner=3, columns=4, copies=5), costs.linear_cost: dict(tokens=2, dim_in=3, dim_out=4), costs.softmax_cost: dict(rows=2, columns=3),
+    costs.pointwise_cost: dict(numbers=2, reads=1, kept=1, exponentials=1), costs.norm_cost: dict(tokens=2, dim=3),
+    costs.attention_steps: dict(heads=2, seq_q=3, seq_k=4, dim_head=5, dim_v=6, batch=1),
+    costs.attention_cost: dict(heads=2, seq_q=3, seq_k=4, dim_head=5, dim_v=6, kv_heads=1, pairs=7, batch=1),
+    costs.attention_layer_cost: dict(seq=3, dim=12, heads=2, kv_heads=1, dim_head=5, context=4, pairs=6, batch=1),
+    costs.decode_cost: dict(heads=2, seq_k=3, dim_head=4, kv_heads=1, batch=1), costs.causal_pairs: dict(seq_q=3, seq_k=4, block_q=2, block_k=2),
+    costs.window_pairs: dict(seq_q=3, seq_k=4, left=1, right=1), costs.dilated_pairs: dict(seq_q=3, seq_k=4, left=1, step=2),
+    costs.global_window_pairs: dict(seq=3, n_global=1, left=1, right=1), costs.block_pairs: dict(blocks=3, block_q=2, block_k=2),
+    costs.shifted_window_pairs: dict(window=2, sides=[4, 5]), costs.two_level_pairs: dict(seq=9, near=1, block=2), costs.adaptive_span_pairs: dict(seq=9, spans=[1, 2]),
+    costs.streaming_pairs: dict(seq=9, sinks=1, window=2), costs.top_k_block_cost: dict(heads=2, seq=9, dim_head=3, block_size=2, k=2, kv_heads=1, group=2, batch=1),
+    costs.linear_attention_cost: dict(heads=2, seq=9, dim_features=3, dim_v=4, chunk=2, batch=1), costs.delta_rule_cost: dict(heads=2, seq=9, dim_head=3, dim_v=4, chunk=2, batch=1),
+    costs.transformer_xl_cost: dict(seq=3, memory=4, dim=12, heads=2, batch=1), costs.compression_cost: dict(tokens=6, dim=3, rate=2, batch=1),
+    costs.knn_memory_cost: dict(heads=2, seq=3, memory=9, k=2, dim_head=3, batch=1), costs.rnn_cost: dict(seq=3, dim=4, dim_in=5, batch=1),
+    costs.gru_cost: dict(seq=3, dim=4, dim_in=5, batch=1), costs.lstm_cost: dict(seq=3, dim=4, dim_in=5, batch=1),
+    costs.convolution_cost: dict(seq=3, dim=4, kernel=3, dim_in=5, batch=1), costs.mlp_cost: dict(tokens=3, dim=4, hidden=5),
+    costs.block_cost: dict(seq=3, dim=12, heads=2, hidden=5, kv_heads=1, dim_head=4, pairs=6, batch=1), costs.decoder_block_cost: dict(seq=3, context=4, dim=12, heads=2, hidden=5, batch=1),
+}
+for each, right in RIGHT_COSTS.items():
+    scalars = [name for name, size in right.items() if isinstance(size, int)]
+    WRONG[each] = [(right | {name: wrong}, name, was) for name in scalars for wrong, was in ((-1, "-1"), (2.0, "float"))]
+WRONG[costs.transformer_xl_cost].append((dict(seq=3, memory=4, dim=12, heads=5), "heads", "5"))
+WRONG[costs.attention_layer_cost].append((dict(seq=3, dim=12, heads=5), "heads", "5"))
+WRONG[costs.compression_cost].append((dict(tokens=7, dim=3, rate=2), "tokens", "7"))
+WRONG[costs.shifted_window_pairs] += [(dict(sides=4, window=2), "sides", "int"), (dict(sides=[4, -1], window=2), "sides[1]", "-1")]
+WRONG[costs.meeting_point] = [(dict(rising=3, other=int), "rising", "int"), (dict(rising=int, other=None), "other", "NoneType")]
+for each, tiles in {costs.causal_pairs: ("block_q", "block_k"), costs.block_pairs: ("block_q", "block_k"), costs.dilated_pairs: ("step",), costs.convolution_cost: ("kernel",),
+                    costs.shifted_window_pairs: ("window",), costs.two_level_pairs: ("block",), costs.linear_attention_cost: ("chunk",),
+                    costs.delta_rule_cost: ("chunk",), costs.compression_cost: ("rate",), costs.top_k_block_cost: ("block_size", "group")}.items():
+    WRONG[each] += [(RIGHT_COSTS[each] | {name: 0}, name, "0") for name in tiles]
+NOTHING_TO_GET_WRONG = {"costs.Cost", "masks.causal", "data.RealHead", "data.RealLayer", "data.provenance", "data.real_layer"}
 
-CALLS = [(f"{f.__module__.removeprefix('attnlib.')}.{f.__name__}", lambda f=f, a=a: f(**a), blamed, was) for f, calls in WRONG.items() for a, blamed, was in calls]
-CALLS += [(f"{f.__module__.removeprefix('attnlib.')}.{f.__name__}", lambda f=f, a=a: f(*a), blamed, was) for f, calls in POSITIONAL.items() for a, blamed, was in calls]
+CALLS = [(f"{f.__module__.split('.')[1]}.{f.__name__}", lambda f=f, a=a: f(**a), blamed, was) for f, calls in WRONG.items() for a, blamed, was in calls]
+CALLS += [(f"{f.__module__.split('.')[1]}.{f.__name__}", lambda f=f, a=a: f(*a), blamed, was) for f, calls in POSITIONAL.items() for a, blamed, was in calls]
 
 
 def assert_refused(call, blamed, was):
