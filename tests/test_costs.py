@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from attnlib import costs, layers, masks
+from attnlib import costs, layers, linear, masks
 from attnlib.costs import Cost
 
 SHAPES = [  # seq, dim, heads, kv_heads, dim_head
@@ -413,23 +413,15 @@ def test_skipping_scores_saves_in_proportion():
 
 # --- families ----------------------------------------------------------------------------------------------------
 
-def in_chunks(q, k, v, chunk):
-    """Linear attention, causal, in chunks: what is inside a chunk as a masked product, what is before it through a state."""
-    state, outs = q.new_zeros(q.shape[0], q.shape[-1], v.shape[-1]), []
-    for q_c, k_c, v_c in zip(q.split(chunk, 1), k.split(chunk, 1), v.split(chunk, 1), strict=True):
-        outs.append((q_c @ k_c.mT).tril() @ v_c + q_c @ state)
-        state = state + k_c.mT @ v_c
-    return torch.cat([*outs, 0 * state], 1)  # the last state is a result too
-
-
-@pytest.mark.parametrize(("seq", "chunk"), [(12, 4), (10, 4), (3, 8)])
+@pytest.mark.parametrize(("seq", "chunk"), [(12, 4), (10, 4), (3, 8), (5, 1)])
 def test_linear_attention_in_chunks(seq, chunk):
-    q, k, v = grown(3, seq, 5), grown(3, seq, 5), grown(3, seq, 6)  # five values and a column of ones
+    """What attnlib.linear really computes; its normaliser is one more column of values."""
+    x, values, state = torch.zeros(2, 3, seq, 5), torch.zeros(2, 3, seq, 6), torch.zeros(2, 3, 5, 6)
     counter = FlopCounterMode(display=False)
     with counter:
-        in_chunks(q, k, v, chunk)
-    assert costs.linear_attention_cost(3, seq, 5, 5, chunk).flops == counter.get_total_flops()
-    assert costs.linear_attention_cost(3, seq, 5, 6, chunk, normalised=False).flops == counter.get_total_flops()
+        linear.in_chunks(linear.linear_chunk, state, chunk, x, x, values)
+    assert costs.linear_attention_cost(3, seq, 5, 5, chunk, batch=2).flops == counter.get_total_flops()
+    assert costs.linear_attention_cost(3, seq, 5, 6, chunk, normalised=False, batch=2).flops == counter.get_total_flops()
 
 
 def test_linear_attention_without_chunks():
@@ -441,29 +433,17 @@ def test_linear_attention_without_chunks():
     assert costs.linear_attention_cost(2, 8, 4, 4, gated=True).exponentials == 2 * 2 * 8 * 4
 
 
-def delta_in_chunks(q, k, v, chunk):
-    """The products of the delta rule in chunks, the triangular system by substitution, row after row."""
-    state, outs = q.new_zeros(q.shape[-1], v.shape[-1]), []
-    for q_c, k_c, v_c in zip(q.split(chunk), k.split(chunk), v.split(chunk), strict=True):
-        within, right = (k_c @ k_c.mT).tril(-1), torch.cat([k_c, v_c], 1)
-        rows = [right[:1]]
-        for i in range(1, len(right)):
-            rows.append(right[i : i + 1] - within[i : i + 1, :i] @ torch.cat(rows))
-        w, u = torch.cat(rows).split([q.shape[-1], v.shape[-1]], 1)
-        new = u - w @ state
-        outs.append(q_c @ state + (q_c @ k_c.mT).tril() @ new)
-        state = state + k_c.mT @ new
-    return torch.cat(outs)
-
-
 @pytest.mark.parametrize(("seq", "chunk"), [(12, 4), (10, 4), (3, 8), (5, 1)])
 def test_delta_rule(seq, chunk):
-    q, k, v = grown(seq, 5), grown(seq, 5), grown(seq, 6)
+    """As attnlib.linear computes it; PyTorch does not count the triangular system, which is counted here by substitution."""
+    x, values, beta, state = torch.zeros(3, seq, 5), torch.zeros(3, seq, 6), torch.zeros(3, seq, 1), torch.zeros(3, 5, 6)
     counter = FlopCounterMode(display=False)
     with counter:
-        delta_in_chunks(q, k, v, chunk)
-    assert costs.delta_rule_cost(1, seq, 5, 6, chunk).flops == counter.get_total_flops()
-    assert costs.delta_rule_cost(1, seq, 5, 6).flops == 6 * seq * 5 * 6
+        linear.in_chunks(linear.delta_chunk, state, chunk, x, x, values, beta)
+    sizes = [min(chunk, seq - first) for first in range(0, seq, chunk)]
+    solved = sum(product_flops(1, i, 6) for size in sizes for i in range(size))  # row i of a chunk meets the i before it
+    assert costs.delta_rule_cost(3, seq, 5, 6, chunk).flops == counter.get_total_flops() + 3 * solved
+    assert costs.delta_rule_cost(3, seq, 5, 6).flops == 6 * 3 * seq * 5 * 6
 
 
 def test_top_k_blocks():

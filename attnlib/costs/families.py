@@ -111,8 +111,8 @@ def delta_rule_cost(heads: int, seq: int, dim_head: int, dim_v: int, chunk: int 
     -------
     Cost
         6nd·dim_v FLOPs a head: read what the key holds, write the correction, read for the query. In chunks of c, for
-        each: K Kᵀ and Q Kᵀ, 4c²d; the triangular system with d + dim_v right-hand sides by substitution, c(c-1)(d + dim_v);
-        Q Kᵀ times the corrections, 2c²·dim_v; and three products with the state.
+        each: K Kᵀ and Q Kᵀ, 4c²d; the triangular system with dim_v right-hand sides by substitution, c(c-1)·dim_v;
+        Q Kᵀ times the corrections, 2c²·dim_v; and the three products with the state.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def delta_rule_cost(heads: int, seq: int, dim_head: int, dim_v: int, chunk: int 
         tail, whole = seq % chunk, seq // chunk
         pairs = copies * (whole * chunk**2 + tail**2)
         below = copies * (whole * chunk * (chunk - 1) + tail * (tail - 1) * (tail > 0))
-        flops += pairs * (4 * dim_head + 2 * dim_v) + below * (dim_head + dim_v)
+        flops += pairs * (4 * dim_head + 2 * dim_v) + below * dim_v
         moved, kept = moved + 4 * pairs, kept + 2 * pairs
     return Cost(flops, 2 * flops, moved=moved, backward_moved=2 * moved, kept=kept)
 
