@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from coursework import case, observe, wrong
+from coursework import Variant, case, observe, wrong
 
 TITLE = "Windows that were not one"
 CHAPTER = ""
@@ -14,6 +14,12 @@ square windows of side `window`. In the last windows tokens then meet that lie a
 each other, that is where, on neither axis, one of the two has come round from the other end and the other has not. Windows follow each other in
 reading order (row by row), and so do the tokens of a window. `window` divides height and width; `shift` is from 0 to window − 1.
 """
+
+
+VARIANTS = {"blocked": Variant(
+    "`True` marks the pairs that may **not** attend to each other, as `nn.MultiheadAttention` takes it.",
+    result=lambda mask: ~mask,
+    hint="Your True may attend, as in the book. Here True marks what is hidden.")}
 
 
 def region_mask(height, width, window, shift):
@@ -68,7 +74,7 @@ def all_true(height, width, window, shift):
     return np.ones((height * width // window**2, window**2, window**2), bool)
 
 
-@wrong("Your mask has the opposite polarity: it marks the pairs that must not attend. In this book True may attend.")
+@wrong("Your mask has the opposite polarity: it is True exactly where it should be False. What does True mean here?")
 def opposite(*args):
     return ~region_mask(*args)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from coursework import case, observe, sizes, wrong
+from coursework import Variant, case, observe, sizes, wrong
 
 TITLE = "From distances to keys"
 CHAPTER = ""
@@ -15,6 +15,12 @@ query i with the distance at which key j stands before it. Queries are the last 
 i + seq_k − seq_q); a key after the query gets −∞, and so does a whole row whose query stands before all keys (there may be more queries
 than keys). Try to do without a loop.
 """
+
+
+VARIANTS = {"near_first": Variant(
+    "column c of `scores` holds the score with distance c, so that the first column is distance 0.",
+    args=lambda scores: (scores[..., ::-1],),
+    hint="Your last column is distance 0, as in the book. Here the first one is: column c holds the score with distance c.")}
 
 
 def shift_by_distance(scores):
@@ -60,7 +66,7 @@ def only_masked(scores):
     return _shift(scores, lambda i, j, seq_q, seq_k: j + 0 * i)
 
 
-@wrong("Your rows have moved the wrong way. The last query needs no shift (its own distance 0 is the last column, the last key); the earlier a query "
+@wrong("Your rows have moved the wrong way. The last query needs no shift, it is as far from every key as its columns say; the earlier a query "
        "is, the farther its row moves.")
 def by_its_own_index(scores):
     return _shift(scores, lambda i, j, seq_q, seq_k: j + i)
@@ -103,8 +109,7 @@ def zeros_after(scores):
     return _shift(scores, _right, fill=0.0)
 
 
-@wrong("Your distances run backwards: key j gets the score of the mirrored distance. Column c is distance seq_k - 1 - c, so that the last column is "
-       "distance 0.")
+@wrong("Your distances run backwards: key j gets the score of the mirrored distance. Which column holds distance 0?")
 def mirrored(scores):
     return _shift(scores[..., ::-1], _right)
 

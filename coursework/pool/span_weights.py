@@ -58,9 +58,9 @@ def cases(rng):
                dims={"heads": s.heads, "seq_q": many, "seq_k": few})
 
 
-def _distance(scores, shift=None):
-    seq_q, seq_k = scores.shape[-2:]
-    return np.arange(seq_q)[:, None] + (seq_k - seq_q if shift is None else shift) - np.arange(seq_k)
+def _distance(array, shift=None):
+    rows, columns = array.shape[-2:]
+    return np.arange(rows)[:, None] + (columns - rows if shift is None else shift) - np.arange(columns)
 
 
 def _soft(scores, span, ramp, shift=None, absolute=False, causal=True):
@@ -194,15 +194,22 @@ def future(case, got, want):
 
 @observe
 def scores_have_no_say(case, got, want):
-    m = np.broadcast_to(_soft(*case.args), got.shape)
-    for name, other in (("m itself", m), ("m divided by the sums of its rows", m / np.maximum(m.sum(axis=-1, keepdims=True), 1e-300))):
-        if np.allclose(got, other, rtol=1e-6, atol=1e-9):
-            return f"Your weights are {name}: the scores play no part in them."
+    """Rows of one head are the same, distance by distance, whatever the scores are."""
+    rows, columns = got.shape[-2:]
+    if rows != columns or got.dtype.kind != "f" or not np.isfinite(got).all() or rows < 3:
+        return None
+    shares = got[..., -1, :] / got[..., -1:, -1]
+    for query in range(1, rows):
+        mine = got[..., query, :query + 1]
+        if not np.allclose(mine / mine[..., -1:], shares[..., columns - query - 1:], rtol=1e-6, atol=1e-12):
+            return None
+    return "In each head your weights depend on the distance alone: the scores play no part in them."
 
 
 @observe
 def beyond_the_span(case, got, want):
-    odd = (want == 0) & (_distance(got) >= 0) & ~np.isclose(got, 0, atol=1e-12) & (_soft(*case.args) == 0)
+    reach = np.reshape(case.args[1], (-1, 1, 1)) + case.args[2]
+    odd = (_distance(got) >= reach) & ~np.isclose(got, 0, atol=1e-12)
     if got.dtype.kind == "f" and np.isfinite(got).all() and odd.any():
         at = tuple(int(n) for n in np.argwhere(odd)[0])
         z, distance = float(np.asarray(case.args[1])[at[-3]]), int(_distance(got)[at[-2:]])

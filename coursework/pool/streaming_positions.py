@@ -4,7 +4,8 @@ import itertools
 
 import numpy as np
 
-from coursework import case, wrong
+from coursework import case, observe, wrong
+from coursework.running import Noticed
 
 TITLE = "What a streaming cache remembers"
 CHAPTER = ""
@@ -26,6 +27,23 @@ def streaming_positions(length, sinks, window):
     kept = np.concatenate([first, last])
     return kept, np.arange(len(kept))
     # END SOLUTION
+
+
+def drive(f, length, sinks, window):
+    """The two lists as text, so that lists of other lengths can be talked about; lists will do for arrays."""
+    got = f(length, sinks, window)
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        raise Noticed("two results are asked for, separated by a comma: the tokens that are kept, and their positions.")
+    for name, part in zip(("kept", "positions"), got, strict=True):
+        if np.ndim(part) != 1 or (len(part) and np.asarray(part).dtype.kind not in "iu"):
+            raise Noticed(f"`{name}` is to be an array of whole numbers with one axis; yours is {_kind(part)}.")
+    return tuple(" ".join(str(int(n)) for n in part) for part in got)
+
+
+def _kind(part):
+    if isinstance(part, np.ndarray):
+        return f"an array of {part.dtype} with {part.ndim} ax{'is' if part.ndim == 1 else 'es'}"
+    return f"a {type(part).__name__}"
 
 
 def cases(rng):
@@ -127,35 +145,32 @@ def wrong_order(*args):
     return streaming_positions(*args)[::-1]
 
 
-def _whole(part):
-    """The list of ints that a part of the result is, or None."""
-    if isinstance(part, np.ndarray):
-        part = part.tolist() if part.ndim == 1 else None
-    ok = isinstance(part, list | tuple) and all(type(n) is int for n in part)
-    return list(part) if ok else None
+def _numbers(text):
+    return [int(n) for n in text.split()]
 
 
-def verify(case, got):
-    """The two lists, said in the words of the task; lists will do for arrays."""
-    length, sinks, window = case.args
-    fed = f"(length = {length}, sinks = {sinks}, window = {window})"
-    if not isinstance(got, tuple | list) or len(got) != 2:
-        return "Two results are asked for, separated by a comma: the tokens that are kept, and their positions."
-    kept, positions = map(_whole, got)
-    if kept is None or positions is None:
-        return f"`{'kept' if kept is None else 'positions'}` is to be an array of whole numbers with one axis; yours is none."
-    right, positions_right = (x.tolist() for x in streaming_positions(length, sinks, window))
-    if kept == right and positions == positions_right:
+def _fed(case):
+    return "(length = {}, sinks = {}, window = {})".format(*case.args)
+
+
+@observe
+def what_is_kept(case, got, want):
+    if got[0] != want[0]:
+        return _about_kept(_numbers(got[0]), _numbers(want[0]), *case.args, _fed(case))
+
+
+@observe
+def positions(case, got, want):
+    if got[0] != want[0] or got[1] == want[1]:
         return None
-    if kept != right:
-        return _about_kept(kept, right, length, sinks, window, fed)
-    if len(positions) != len(kept):
-        return f"Your cache holds {len(kept)} tokens, which is right, and has {len(positions)} positions for them {fed}."
-    if positions[0] != 0:
-        return f"`kept` is right. The oldest key of the cache has position 0; yours has {positions[0]} {fed}."
-    at = next(i for i, (a, b) in enumerate(itertools.pairwise(positions)) if b - a != 1)
-    return (f"`kept` is right. From token {kept[at]} to token {kept[at + 1]}, its neighbour in the cache, your position goes from {positions[at]} to "
-            f"{positions[at + 1]} {fed}.")
+    kept, mine, fed = _numbers(got[0]), _numbers(got[1]), _fed(case)
+    if len(mine) != len(kept):
+        return f"Your cache holds {len(kept)} tokens, which is right, and has {len(mine)} positions for them {fed}."
+    if mine[0] != 0:
+        return f"`kept` is right. The oldest key of the cache has position 0; yours has {mine[0]} {fed}."
+    at = next(i for i, (a, b) in enumerate(itertools.pairwise(mine)) if b - a != 1)
+    return (f"`kept` is right. From token {kept[at]} to token {kept[at + 1]}, its neighbour in the cache, your position goes from {mine[at]} to "
+            f"{mine[at + 1]} {fed}.")
 
 
 def _about_kept(kept, right, length, sinks, window, fed):
