@@ -18,7 +18,7 @@ than keys). Try to do without a loop.
 
 
 VARIANTS = {"near_first": Variant(
-    "column c of `scores` holds the score with distance c, so that the first column is distance 0.",
+    "Column c of `scores` holds the score with distance c, so that the first column is distance 0.",
     args=lambda scores: (scores[..., ::-1],),
     hint="Your last column is distance 0, as in the book. Here the first one is: column c holds the score with distance c.")}
 
