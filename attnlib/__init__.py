@@ -9,6 +9,7 @@ costs           exact counts in Python ints: FLOPs, traffic, parameters, memory 
 layers          the same as torch modules: MHA, GQA, MQA, cross-attention                   torch
 linear          linear attention, its gated and delta-rule kin: a state of fixed size       torch
 memory          recurrence over segments, compressed and searched memories, sinks          torch
+cache           generating: a KV cache allocated once, a streaming one with sinks           torch
 measure         CPU time in turns and as ratios, peak memory, allocated bytes, records      torch
 data            the book's running example: a real sentence in a real encoder's heads       numpy
 plots           one figure, one function; the house style                                   matplotlib
