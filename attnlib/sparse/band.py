@@ -1,0 +1,157 @@
+"""The fast form of a sliding window: tiles along the band, and a view of memory that holds the band and nothing else.
+
+A tile of `tile` queries needs tile + left + right keys, and of its scores the band: in row i the left + right + 1
+columns from i on. In memory the next row of the band begins one row and one column later, so a view with a stride of
+columns + 1 is the band itself: maxima, powers and sums run over it alone, and what lies between two of its rows, one
+stretch of `tile` numbers, is set to zero before the product with the values. No masked score is ever exponentiated;
+the two matrix products compute (tile + left + right) / (left + right + 1) times what is needed.
+"""
+
+import numpy as np
+import torch
+
+from attnlib.sparse.parts import LOG2E, SCRATCH, part_backward, part_forward
+
+
+class Band(torch.autograd.Function):
+    """(out, lse) of a sliding window on (items, seq, width) tensors; saves q, k, v, out and lse, nothing of size seq²."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, kv_of, left, right):
+        """Run the tiles."""
+        out = v.new_empty(*q.shape[:2], v.shape[-1])
+        lse2 = q.new_empty(q.shape[:2])
+        inside, edges = cut(q.shape[1], k.shape[1], left, right)
+        for item, kv in enumerate(kv_of) if len(inside) else ():
+            inside_forward(q[item], k[kv], v[kv], out[item], lse2[item], inside, left, right)
+        for rows, keys, bias in edges:
+            bias = torch.from_numpy(bias).to(q)
+            for items, kv in pieces(kv_of, rows, keys):
+                part = part_forward(q[items, rows], k[kv, keys], v[kv, keys], bias)
+                out[items, rows], lse2[items, rows] = part
+        ctx.save_for_backward(q, k, v, out, lse2)
+        ctx.kv_of, ctx.left, ctx.right = kv_of, left, right
+        return out, lse2 / LOG2E
+
+    @staticmethod
+    def backward(ctx, d_out, d_lse):
+        """Run the tiles again: the weights come from lse, as in FlashAttention-2."""
+        q, k, v, out, lse2 = ctx.saved_tensors
+        d_out = d_out.contiguous()
+        delta = torch.linalg.vecdot(d_out, out) - d_lse      # (items, seq_q)
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        inside, edges = cut(q.shape[1], k.shape[1], ctx.left, ctx.right)
+        for item, kv in enumerate(ctx.kv_of) if len(inside) else ():
+            inside_backward(d_out[item], q[item], k[kv], v[kv], lse2[item], delta[item], d_q[item], d_k[kv], d_v[kv],
+                            inside, ctx.left, ctx.right)
+        for rows, keys, bias in edges:
+            bias = torch.from_numpy(bias).to(q)
+            for items, kv in pieces(ctx.kv_of, rows, keys):
+                part = part_backward(d_out[items, rows], q[items, rows], k[kv, keys], v[kv, keys], lse2[items, rows],
+                                     delta[items, rows], bias)
+                d_q[items, rows] = part[0]
+                d_k[:, keys].index_add_(0, torch.tensor(kv), part[1])
+                d_v[:, keys].index_add_(0, torch.tensor(kv), part[2])
+        return d_q, d_k, d_v, None, None, None
+
+
+def tile_rows(left, right):
+    """Queries per tile: long products for wide bands, little waste for narrow ones (measured on one core)."""
+    return 128 if left + right >= 1024 else 64 if left + right >= 128 else 32
+
+
+def cut(seq_q, seq_k, left, right):
+    """(range of the first rows of tiles that lie inside the keys, [(rows, keys, bias)] of the tiles at the edges)."""
+    tile, ahead = tile_rows(left, right), seq_k - seq_q      # query i stands at key i + ahead
+    first = max(0, -(-(left - ahead) // tile))
+    last = min(seq_q, seq_k - ahead - right) // tile
+    inside = range(first * tile, last * tile, tile)
+    rest = [*range(0, min(first * tile, seq_q), tile), *range(last * tile, seq_q, tile)] if inside else range(0, seq_q, tile)
+    edges = []
+    for start in rest:
+        stop = min(start + tile, seq_q)
+        keys = slice(max(0, start + ahead - left), max(0, min(seq_k, stop + ahead + right)))
+        distance = np.arange(keys.start, max(keys.start, keys.stop)) - np.arange(start, stop)[:, None] - ahead
+        bias = np.where((distance >= -left) & (distance <= right), 0, -np.inf)
+        edges.append((slice(start, stop), slice(keys.start, max(keys.start, keys.stop)), bias))
+    return inside, edges
+
+
+def pieces(kv_of, rows, keys):
+    """Split the items so that the scores of one tile fit the scratch: (slice of items, their keys' items)."""
+    per_item = max(1, (rows.stop - rows.start) * (keys.stop - keys.start))
+    step = max(1, SCRATCH // per_item)
+    for first in range(0, len(kv_of), step):
+        yield slice(first, first + step), kv_of[first : first + step]
+
+
+class Scratch:
+    """A buffer for the scores of some tiles, and views of it: the band, and what lies between its rows."""
+
+    def __init__(self, like, tile, left, right, tiles):
+        width, columns = left + right + 1, tile + left + right
+        self.scores = like.new_empty(tiles, tile, columns)
+        self.band = self.scores.as_strided((tiles, tile, width), (tile * columns, columns + 1, 1))
+        self.gaps = self.scores.as_strided((tiles, tile - 1, tile), (tile * columns, columns + 1, 1), width)
+        self.column = like.new_empty(2, tiles, tile, 1)
+
+
+def batches(inside, tile, left, right):
+    """(first row, tiles) of runs of tiles whose scores fit the scratch."""
+    most = max(1, SCRATCH // (tile * (tile + left + right)))
+    for first in range(0, len(inside), most):
+        yield inside[first], min(most, len(inside) - first)
+
+
+def tiles_of(x, start, count, step, rows):
+    """(count, rows, width) overlapping pieces of x (seq, width): piece i begins at row start + i · step. A view."""
+    return x.as_strided((count, rows, x.shape[1]), (step * x.stride(0), *x.stride()), x.storage_offset() + start * x.stride(0))
+
+
+def inside_forward(q, k, v, out, lse2, inside, left, right):
+    """Write `out` and `lse2` of one item for the tiles whose whole band lies inside the keys."""
+    tile, columns, ahead = inside.step, inside.step + left + right, len(k) - len(q)
+    scratch = None
+    for start, count in batches(inside, tile, left, right):
+        if scratch is None or count < len(scratch.scores):
+            scratch = Scratch(q, tile, left, right, count)
+        scores, band, (row_max, row_sum) = scratch.scores, scratch.band, scratch.column
+        q_tiles = tiles_of(q, start, count, tile, tile)                      # (tiles, tile, dim_head)
+        k_tiles = tiles_of(k, start + ahead - left, count, tile, columns)    # (tiles, columns, dim_head)
+        v_tiles = tiles_of(v, start + ahead - left, count, tile, columns)
+        torch.baddbmm(scores, q_tiles, k_tiles.mT, beta=0, alpha=LOG2E / q.shape[1] ** 0.5, out=scores)
+        torch.amax(band, -1, keepdim=True, out=row_max)
+        band.sub_(row_max).exp2_()
+        torch.sum(band, -1, keepdim=True, out=row_sum)
+        scratch.gaps.zero_()
+        torch.div(torch.bmm(scores, v_tiles), row_sum, out=tiles_of(out, start, count, tile, tile))
+        torch.add(row_max, row_sum.log2_(), out=lse2[start : start + count * tile].view(count, tile, 1))
+
+
+def inside_backward(d_out, q, k, v, lse2, delta, d_q, d_k, d_v, inside, left, right):
+    """Write `d_q` of the same tiles, and add to `d_k` and `d_v`."""
+    tile, columns, ahead = inside.step, inside.step + left + right, len(k) - len(q)
+    scale, scratch = q.shape[1] ** -0.5, None
+    for start, count in batches(inside, tile, left, right):
+        if scratch is None or count < len(scratch.scores):
+            scratch, other = Scratch(q, tile, left, right, count), Scratch(q, tile, left, right, count)
+        rows, first = slice(start, start + count * tile), start + ahead - left
+        q_tiles, d_out_tiles = tiles_of(q, start, count, tile, tile), tiles_of(d_out, start, count, tile, tile)
+        k_tiles, v_tiles = tiles_of(k, first, count, tile, columns), tiles_of(v, first, count, tile, columns)
+        torch.baddbmm(scratch.scores, q_tiles, k_tiles.mT, beta=0, alpha=LOG2E * scale, out=scratch.scores)
+        scratch.band.sub_(lse2[rows].view(count, tile, 1)).exp2_()           # the weights
+        scratch.gaps.zero_()
+        add_overlapping(d_v, torch.bmm(scratch.scores.mT, d_out_tiles), first, tile)
+        torch.bmm(d_out_tiles, v_tiles.mT, out=other.scores)                 # d_weights
+        other.band.sub_(delta[rows].view(count, tile, 1)).mul_(scratch.band).mul_(scale)
+        other.gaps.zero_()                                                   # d_scores
+        torch.bmm(other.scores, k_tiles, out=tiles_of(d_q, start, count, tile, tile))
+        add_overlapping(d_k, torch.bmm(other.scores.mT, q_tiles), first, tile)
+
+
+def add_overlapping(total, pieces_, start, step):
+    """Add piece i (columns, width) to the rows of `total` from start + i · step on; pieces overlap."""
+    count, columns = pieces_.shape[:2]
+    for offset in range(0, columns, step):                                   # these stretches do not overlap
+        part = pieces_[:, offset : offset + step]
+        tiles_of(total, start + offset, count, step, part.shape[1]).add_(part)
