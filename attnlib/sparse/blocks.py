@@ -1,0 +1,293 @@
+"""Attention over blocks: a predicate becomes a map of blocks, and only the blocks that hold something are computed."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from attnlib import masks
+from attnlib._shapes import takes
+from attnlib.sparse.parts import (
+    LOG2E,
+    SCRATCH,
+    check_count,
+    check_heads,
+    part_backward,
+    part_forward,
+    to_items,
+)
+
+SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """What one block of queries computes: the keys, by position, and which of the first ones it may see.
+
+    Attributes
+    ----------
+    rows : slice
+        The queries, counted from the first one given.
+    keys : (keys,) int64 tensor
+        Positions of all keys of all computed blocks, those of partial blocks first.
+    bias : (rows, partial) tensor
+        0 where a query may see a key of a partial block, -inf where not.
+    """
+
+    rows: slice
+    keys: torch.Tensor
+    bias: torch.Tensor
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """Which blocks of a (seq_q, seq_k) pattern are computed; made once by `block_map`, used for every call.
+
+    Attributes
+    ----------
+    seq_q, seq_k, block_size : int
+        The lengths it is made for, and the side of a block; the last block of either side may be shorter.
+    kinds : (batch, blocks_q, blocks_k) uint8 array
+        0 where no query of the block may see any of its keys, 1 where some may, 2 where all may.
+        Batch is 1 unless the predicate depends on the sequence (`masks.padding`).
+    rows : tuple of tuple of BlockRow
+        For each sequence of the batch, its blocks of queries.
+    seen : (batch, seq_k) bool tensor
+        Whether any query may see the key.
+    """
+
+    seq_q: int
+    seq_k: int
+    block_size: int
+    kinds: np.ndarray
+    rows: tuple[tuple[BlockRow, ...], ...]
+    seen: torch.Tensor
+
+    @property
+    def fraction(self) -> float:
+        """Computed pairs of query and key, as a share of all seq_q · seq_k."""
+        pairs = sum((row.rows.stop - row.rows.start) * len(row.keys) for rows in self.rows for row in rows)
+        return pairs / max(1, self.seq_q * self.seq_k * len(self.rows))
+
+    def __repr__(self) -> str:
+        """Name the sizes and the share computed."""
+        return f"BlockMap({self.seq_q} × {self.seq_k}, blocks of {self.block_size}, {self.fraction:.1%} computed)"
+
+
+def block_map(predicate: masks.Predicate, seq_q: int, seq_k: int | None = None, block_size: int = 128) -> BlockMap:
+    """The blocks that a predicate needs, in the manner of flex_attention's block mask (arXiv 2412.05496, Section 3.2).
+
+    The predicate is asked about every pair once, one row of blocks at a time; what is kept is of the size of the
+    partial blocks.
+
+    Parameters
+    ----------
+    predicate : predicate
+        One of `attnlib.masks`, or any function of (q_idx, k_idx) on arrays.
+    seq_q, seq_k : int
+        Numbers of queries and keys, at least 0; queries are aligned to the end. `seq_k` defaults to `seq_q`.
+    block_size : int
+        Queries, and keys, to a block; at least 1, need not divide the lengths.
+
+    Returns
+    -------
+    BlockMap
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a number is too small or not an int, or `predicate` is not a function.
+    """
+    seq_k = seq_q if seq_k is None else seq_k
+    check_count("block_map", 0, seq_q=seq_q, seq_k=seq_k)
+    check_count("block_map", 1, block_size=block_size)
+    if not callable(predicate):
+        raise TypeError(f"block_map: predicate is of type {type(predicate).__name__}, expected a function of (q_idx, k_idx)")
+    starts, all_rows, all_kinds, seen = range(0, seq_k, block_size), [], [], None
+    k_idx = np.arange(seq_k)[None, :]
+    for first in range(0, seq_q, block_size):
+        rows = slice(first, min(first + block_size, seq_q))
+        q_idx = np.arange(rows.start, rows.stop)[:, None] + seq_k - seq_q
+        allowed = np.asarray(predicate(q_idx, k_idx))        # (rows, seq_k), or (batch, 1, rows, seq_k)
+        allowed = np.broadcast_to(allowed, (*allowed.shape[:-2], q_idx.size, seq_k))
+        allowed = allowed.reshape(math.prod(allowed.shape[:-2]), q_idx.size, seq_k)
+        visible = np.add.reduceat(allowed.sum(1), starts, axis=-1) if seq_k else np.zeros((len(allowed), 0), int)
+        sizes = np.diff([*starts, seq_k]) * q_idx.size       # (blocks_k,): pairs in each block
+        kinds = (visible > 0).astype(np.uint8) + (visible == sizes)
+        all_kinds.append(kinds)
+        all_rows.append([block_row(rows, each, kind, block_size) for each, kind in zip(allowed, kinds, strict=True)])
+        seen = allowed.any(1) if seen is None else seen | allowed.any(1)
+    seen = np.zeros((1, seq_k), bool) if seen is None else seen
+    kinds = np.stack(all_kinds, 1) if all_kinds else np.zeros((1, 0, len(starts)), np.uint8)
+    rows = tuple(zip(*all_rows, strict=True)) if all_rows else ((),)
+    return BlockMap(seq_q, seq_k, block_size, kinds, rows, torch.from_numpy(seen))
+
+
+def block_row(rows, allowed, kinds, block_size):
+    """The `BlockRow` of one block of queries; `allowed` is (rows, seq_k) bool, `kinds` (blocks_k,)."""
+    position = np.arange(allowed.shape[-1])
+    kind = kinds[position // block_size]                     # (seq_k,): the kind of each key's block
+    partial, full = position[kind == 1], position[kind == 2]
+    bias = np.where(allowed[:, partial], np.float32(0), np.float32(-np.inf))
+    return BlockRow(rows, torch.from_numpy(np.concatenate([partial, full])), torch.from_numpy(bias))
+
+
+class Blocks(torch.autograd.Function):
+    """Attention of each block of queries to its gathered keys; saves q, k, v, out and the log-sum-exp."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, kv_of, rows_of):
+        """`rows_of` holds the rows of each item's sequence; runs of items with the same rows go together."""
+        out, lse2 = v.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(q.shape[:2])
+        for items, kvs, group, row in jobs(kv_of, rows_of):
+            keys, bias = row.keys, row.bias.to(q.dtype)
+            rows = q[items, row.rows].unflatten(0, (-1, group)).flatten(1, 2)    # (kv heads, group · rows, dim_head)
+            part = part_forward(rows, gather(k, kvs, keys), gather(v, kvs, keys), bias.repeat(group, 1))
+            out[items, row.rows], lse2[items, row.rows] = (x.unflatten(1, (group, -1)).flatten(0, 1) for x in part)
+        ctx.save_for_backward(q, k, v, out, lse2)
+        ctx.kv_of, ctx.rows_of = kv_of, rows_of
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out):
+        """The same blocks again."""
+        q, k, v, out, lse2 = ctx.saved_tensors
+        delta = torch.linalg.vecdot(d_out, out)
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for items, kvs, group, row in jobs(ctx.kv_of, ctx.rows_of):
+            given = (x[items, row.rows].unflatten(0, (-1, group)).flatten(1, 2) for x in (d_out, q, lse2, delta))
+            d_out_rows, q_rows, lse_rows, delta_rows = given
+            part = part_backward(d_out_rows, q_rows, gather(k, kvs, row.keys), gather(v, kvs, row.keys), lse_rows,
+                                 delta_rows, row.bias.to(q.dtype).repeat(group, 1))
+            d_q[items, row.rows] = part[0].unflatten(1, (group, -1)).flatten(0, 1)
+            for total, addend in ((d_k, part[1]), (d_v, part[2])):
+                scatter_add(total, kvs, row.keys, addend)
+        return d_q, d_k, d_v, None, None
+
+
+def jobs(kv_of, rows_of):
+    """(slice of items, slice of their keys' items, query heads to a key head, BlockRow), sized to the scratch."""
+    group = kv_of.count(0)
+    for rows, run in runs(rows_of):
+        for row in rows:
+            per_kv = max(1, group * (row.rows.stop - row.rows.start) * len(row.keys))
+            step = max(1, SCRATCH // per_kv) * group
+            for first in range(run.start, run.stop, step):
+                items = slice(first, min(first + step, run.stop))
+                yield items, slice(items.start // group, items.stop // group), group, row
+
+
+def runs(rows_of):
+    """(rows, range of the consecutive items that have them)."""
+    start = 0
+    for stop in range(1, len(rows_of) + 1):
+        if stop == len(rows_of) or rows_of[stop] is not rows_of[start]:
+            yield rows_of[start], range(start, stop)
+            start = stop
+
+
+def run_of(keys):
+    """The slice that the positions are, if they are consecutive; else None."""
+    first, last = (int(keys[0]), int(keys[-1])) if len(keys) else (0, -1)
+    consecutive = last - first + 1 == len(keys) and bool((keys[1:] > keys[:-1]).all())
+    return slice(first, last + 1) if consecutive else None
+
+
+def gather(x, items, keys):
+    """x[items][:, keys]; a view where the keys are consecutive."""
+    run = run_of(keys)
+    return x[items, run] if run else x[items].index_select(1, keys)
+
+
+def scatter_add(total, items, keys, addend):
+    """Add to total[items][:, keys]."""
+    run = run_of(keys)
+    if run:
+        total[items, run] += addend
+    else:
+        total[items].index_add_(1, keys, addend)
+
+
+@takes(**SHAPES)
+def block_sparse_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, predicate: masks.Predicate | BlockMap, block_size: int = 128
+) -> torch.Tensor:
+    """Attention where a predicate allows it, computing only the blocks that hold an allowed pair (arXiv 1904.10509, 2412.05496).
+
+    Parameters
+    ----------
+    q, k, v : (..., heads, seq_q, dim_head), (..., kv_heads, seq_k, dim_head), (..., kv_heads, seq_k, dim_v)
+        Queries, keys and values; `kv_heads` divides `heads`. Where seq_q ≠ seq_k queries are aligned to the end.
+    predicate : predicate or BlockMap
+        Who may attend to whom. A predicate is made into a map at every call, which asks it about all
+        seq_q · seq_k pairs: in a loop, call `block_map` once and hand in what it returns.
+    block_size : int
+        Side of a block; not used with a BlockMap, which has its own.
+
+    Returns
+    -------
+    (..., heads, seq_q, dim_v)
+        Zeros, with zero gradients, for a query that may see no key.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes, dtypes or devices do not fit, or the map was made for other lengths or another batch.
+
+    Notes
+    -----
+    Keys and values that no query may see are replaced by zeros where they stand in a computed block: NaN or
+    infinity there reaches neither a result nor a gradient.
+    """
+    where = "block_sparse_attention"
+    check_heads(where, q, k)
+    seq_q, seq_k = q.shape[-2], k.shape[-2]
+    found = predicate if isinstance(predicate, BlockMap) else block_map(predicate, seq_q, seq_k, block_size)
+    if (found.seq_q, found.seq_k) != (seq_q, seq_k):
+        raise ValueError(f"{where}: predicate is a map for seq_q = {found.seq_q}, seq_k = {found.seq_k}, expected one for "
+                         f"{seq_q}, {seq_k}")
+    lead = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
+    sequences, batch = len(found.rows), lead.numel()
+    if sequences not in (1, lead[0] if lead else 1):
+        raise ValueError(f"{where}: predicate is about {sequences} sequences, expected 1 or the batch of {tuple(lead)}")
+    if not found.seen.all():
+        unseen = ~found.seen.reshape(-1, *(1,) * max(0, len(lead) - 1), 1, seq_k, 1)
+        unseen = unseen if lead else unseen[0]
+        k, v = k.masked_fill(unseen, 0), v.masked_fill(unseen, 0)
+    heads, per = q.shape[-3], max(1, batch // max(1, sequences))
+    q, k, v, kv_of = to_items(q, k, v)
+    rows_of = [found.rows[item // heads // per] for item in range(len(q))]
+    return Blocks.apply(q, k, v, kv_of, rows_of).unflatten(0, (*lead, heads))
+
+
+@takes(**SHAPES)
+def bigbird_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, block_size: int, window: int = 1, n_global: int = 1,
+    n_random: int = 1, seed: int = 0, causal: bool = False,
+) -> torch.Tensor:
+    """Neighbouring, first and random blocks (Big Bird, arXiv 2007.14062, Section 2), each computed in full or not at all.
+
+    Parameters
+    ----------
+    q, k, v : (..., heads, seq_q, dim_head), (..., kv_heads, seq_k, dim_head), (..., kv_heads, seq_k, dim_v)
+        As in `block_sparse_attention`.
+    block_size, window, n_global, n_random, seed : int
+        As in `attnlib.masks.bigbird`, whose pattern this is over seq_k positions.
+    causal : bool
+        Whether a query sees only what does not come after it.
+
+    Returns
+    -------
+    (..., heads, seq_q, dim_v)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes, dtypes or devices do not fit, or a number is too small or not an int.
+    """
+    check_count("bigbird_attention", 1, block_size=block_size)
+    check_count("bigbird_attention", 0, window=window, n_global=n_global, n_random=n_random, seed=seed)
+    predicate = masks.bigbird(max(1, k.shape[-2]), block_size, window, n_global, n_random, seed)
+    predicate = masks.both(predicate, masks.causal) if causal else predicate
+    return block_sparse_attention(q, k, v, predicate, block_size)
