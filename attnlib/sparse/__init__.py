@@ -2,7 +2,8 @@
 
 from attnlib.sparse.blocks import BlockMap, bigbird_attention, block_map, block_sparse_attention
 from attnlib.sparse.parts import merge_partial
+from attnlib.sparse.selection import top_k_block_attention
 from attnlib.sparse.window import dilated_attention, global_window_attention, sliding_window_attention
 
 __all__ = ["BlockMap", "bigbird_attention", "block_map", "block_sparse_attention", "dilated_attention",
-           "global_window_attention", "merge_partial", "sliding_window_attention"]
+           "global_window_attention", "merge_partial", "sliding_window_attention", "top_k_block_attention"]
