@@ -31,6 +31,7 @@ PATTERNS = {
     "full": None,
     "causal": masks.causal,
     "window": masks.sliding_window(2, 1),
+    "short window": masks.sliding_window(1),                         # with more keys than queries, nobody sees the first
     "scattered": lambda q, k: (3 * q + 5 * k + q * k) % 4 != 1,
     "some blind": lambda q, k: (k <= q) & (q % 3 != 1),             # every third query sees nothing
     "some hidden": lambda q, k: (k % 3 != 1) & (k - q <= 2),        # every third key is seen by nobody

@@ -39,10 +39,11 @@ def merge_partial(
         If shapes, dtypes or devices do not fit.
     """
     blind = (lse_a == -torch.inf) & (lse_b == -torch.inf)
+    lse_a, lse_b = lse_a.masked_fill(blind, 0), lse_b.masked_fill(blind, 0)
     lse = torch.logaddexp(lse_a, lse_b)                      # (..., seq_q)
-    safe = lse.masked_fill(blind, 0)
-    share_a, share_b = torch.exp(lse_a - safe), torch.exp(lse_b - safe)  # they add up to 1
-    return share_a.unsqueeze(-1) * out_a + share_b.unsqueeze(-1) * out_b, lse
+    share_a, share_b = torch.exp(lse_a - lse), torch.exp(lse_b - lse)  # they add up to 1
+    out = share_a.unsqueeze(-1) * out_a + share_b.unsqueeze(-1) * out_b
+    return out, lse.masked_fill(blind, -torch.inf)
 
 
 def part_forward(q, k, v, bias=None):

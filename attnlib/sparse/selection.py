@@ -143,7 +143,7 @@ def top_k_block_attention(
     if block_size % query_block:
         raise ValueError(f"{where}: query_block is {query_block}, expected a divisor of block_size = {block_size}")
     lead = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
-    if not seq_k:
+    if not seq_k or not seq_q:
         return v.new_zeros(*lead, heads, seq_q, v.shape[-1]) + 0 * (q.sum() + k.sum() + v.sum())
     sighted = min(seq_q, seq_k) if causal else seq_q                         # queries at positions from 0 on
     start = seq_k - sighted

@@ -122,7 +122,7 @@ def global_window_attention(
     q, k, v : (..., heads, seq_q, dim_head), (..., kv_heads, seq_k, dim_head), (..., kv_heads, seq_k, dim_v)
         As in `sliding_window_attention`.
     n_global : int
-        How many, at least 0.
+        How many, at least 0. Queries before the first key count as global too, as in `masks.global_tokens`.
     left, right : int
         The window, as in `sliding_window_attention`.
 
@@ -138,7 +138,7 @@ def global_window_attention(
     check_heads("global_window_attention", q, k)
     check_count("global_window_attention", 0, n_global=n_global, left=left, right=right)
     ahead = k.shape[-2] - q.shape[-2]
-    first = min(max(0, n_global - ahead), q.shape[-2])       # queries that stand at a global position, or before all keys
+    first = min(max(0, n_global - ahead), q.shape[-2]) if n_global else 0    # queries at global positions
     own, others = q[..., :first, :], q[..., first:, :]
     head = every_key_part(own, k, v)[0]
     near = window_part(others, k[..., n_global:, :], v[..., n_global:, :], left, right)
