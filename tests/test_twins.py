@@ -70,6 +70,17 @@ def test_a_twin_that_the_text_does_not_mention_is_caught(book: Chapter):
     assert "the text never says" in message
 
 
+def test_a_room_that_is_a_folder_may_be_named_whole(book: Chapter):
+    folder = book.root / "attnlib" / "large"
+    folder.mkdir()
+    (folder / "part.py").write_text("def half(x):\n    return x / 2\n")
+    text = book.source.read_text().replace("print(len(scores))", "def half(x):\n    return x / 2\n\n\nprint(half(len(scores)))")
+    for words, found in (("`attnlib.reference.softmax`", 1), ("`attnlib.reference.softmax` `attnlib.large.half`", 0),
+                         ("`attnlib.reference.softmax` `attnlib.large.part.half`", 0), ("`attnlib.reference.softmax` `attnlib.larger.half`", 1)):
+        book.source.write_text(text.replace("`attnlib.reference.softmax`", words))
+        assert len(twins(book)) == found, (words, show(twins(book)))
+
+
 def test_an_exercise_is_compared_in_its_solution_not_in_its_stub(book: Chapter):
     path = book.root / "attnlib" / "reference.py"
     same = ("\n\ndef padding_mask(lengths: int, seq_k: int) -> int:\n    real = np.arange(seq_k) < lengths[:, None]\n"

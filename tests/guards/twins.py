@@ -70,6 +70,11 @@ def library(root: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def room(module: str) -> str:
+    """The room that a module belongs to, which re-exports what its files define: attnlib.costs for attnlib.costs.steps."""
+    return ".".join(module.split(".")[:2])
+
+
 def twins(chapter: Chapter) -> list[Finding]:
     """Each function or class that the chapter and attnlib both define is the same code."""
     known, source, found = library(chapter.root), chapters.read_source(chapter), []
@@ -93,8 +98,8 @@ def twins(chapter: Chapter) -> list[Finding]:
                 found.append(Finding(at(chapter, source, index), f"{node.name} is not the code of {module}.{node.name}",
                                      f"make them equal, or give this version another name\n{change}"))
             elif "ex-solution" not in tags(cell) and not any(
-                    re.search(rf"\b{re.escape(module)}\.{node.name}\b", prose) for module in theirs):
-                module = next(m for m, code in theirs.items() if code == mine)
+                    re.search(rf"\b{re.escape(name)}\.{node.name}\b", prose) for module in theirs for name in (module, room(module))):
+                module = room(next(m for m, code in theirs.items() if code == mine))
                 found.append(Finding(at(chapter, source, index), f"the text never says that {node.name} is in the library",
                                      f"mention `{module}.{node.name}` after this cell"))
     return found
