@@ -4,7 +4,7 @@ from coursework import case, observe, wrong
 from coursework.observing import factor
 
 TITLE = "What a recurrent network costs, and how long it waits"
-CHAPTER = ""
+CHAPTER = "14_complexity"
 POINTS, EDGE_POINTS = 4, 1
 GIVEN = ""
 TOLERANCE = (0, 0)

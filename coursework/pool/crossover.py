@@ -3,7 +3,7 @@
 from coursework import case, observe, wrong
 
 TITLE = "When does the square matter?"
-CHAPTER = ""
+CHAPTER = "14_complexity"
 POINTS, EDGE_POINTS = 4, 1
 GIVEN = ""
 TOLERANCE = (0, 0)

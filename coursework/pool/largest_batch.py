@@ -3,7 +3,7 @@
 from coursework import case, observe, wrong
 
 TITLE = "How many readers at once?"
-CHAPTER = ""
+CHAPTER = "14_complexity"
 POINTS, EDGE_POINTS = 3, 1
 GIVEN = ""
 TOLERANCE = (0, 0)
