@@ -7,6 +7,8 @@ positions       sinusoids, rotary positions (RoPE), linear biases (ALiBi)       
 masks           who may attend to whom, as predicates; how they combine and become arrays   numpy
 costs           exact counts in Python ints: FLOPs, traffic, parameters, memory             numpy (std library)
 layers          the same as torch modules: MHA, GQA, MQA, cross-attention                   torch
+hierarchy       shifted windows and merging; near by in full, far away in summaries         torch
+span            heads that learn how far back they look, and compute no further             torch
 linear          linear attention, its gated and delta-rule kin: a state of fixed size       torch
 memory          recurrence over segments, compressed and searched memories, sinks          torch
 cache           generating: a KV cache allocated once, a streaming one with sinks           torch
