@@ -3,11 +3,13 @@
 #   PORT=9000           where `make book` serves
 #   CH=04_softmax       one chapter
 #   LAB=--no-browser    more options for JupyterLab
+#   PART=sparse         one part of `make bench`: chapters, sparse, linear, decode or costs
 
 PYTHON = python3
 PORT = 8000
 CH =
 LAB =
+PART =
 VENV_PYTHON = .venv/bin/python
 SETUP = @command -v $(PYTHON) >/dev/null 2>&1 || { \
 	echo "There is no $(PYTHON) here. The book needs Python 3.11 or newer: make $@ PYTHON=..." >&2; exit 1; }; \
@@ -53,6 +55,6 @@ lint:  ## check the style of all Python, the chapters' too
 	$(SETUP) test
 	@$(VENV_PYTHON) -m ruff check .
 
-bench:  ## time every chapter and count its cells, lines and figures
+bench:  ## measure the library against what PyTorch and others offer, and every chapter (PART=sparse for one table)
 	$(SETUP) book run
-	@$(VENV_PYTHON) -m tools.bench
+	@$(VENV_PYTHON) -m tools.bench $(PART)

@@ -69,6 +69,8 @@ def test_a_url_path_is_not_a_machine_path(book: Chapter):
     ({"date": ""}, "does not say its date"),
     ({"device": None}, "does not say its device"),
     ({"command": "python -m tools.nowhere --fast"}, "tools.nowhere, which does not exist"),
+    ({"command": "python -m tools.folder sparse"}, ""),
+    ({"command": "python -m tools.nothing sparse"}, "tools.nothing, which does not exist"),
     ({}, ""),
 ])
 def test_a_record_without_its_origin_is_refused(tmp_path, change, message):
@@ -76,6 +78,9 @@ def test_a_record_without_its_origin_is_refused(tmp_path, change, message):
     whole = {"what": "w", "command": "python -m tools.here", "device": "d", "versions": {"python": "3"}, "date": "2026-01-01"}
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "here.py").touch()
+    for folder in ("folder", "nothing"):
+        (tmp_path / "tools" / folder).mkdir()
+    (tmp_path / "tools" / "folder" / "__main__.py").touch()
     (tmp_path / "chapters" / "data").mkdir(parents=True)
     (tmp_path / "chapters" / "data" / "sample.json").write_text(json.dumps({**whole, **change}), encoding="utf-8")
     found = house.records(tmp_path)

@@ -209,6 +209,6 @@ def records(root: Path) -> list[Finding]:
             if not record.get(key):
                 found.append(Finding(name, f"does not say its {key}", f'add "{key}", or record it again'))
         module = re.fullmatch(r"python -m ([\w.]+)( .*)?", record.get("command", ""))
-        if module and not (root / (module[1].replace(".", "/") + ".py")).exists():
+        if module and not any((root / (module[1].replace(".", "/") + end)).exists() for end in (".py", "/__main__.py")):
             found.append(Finding(name, f"was made by {module[1]}, which does not exist", "name the script that makes it"))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from statistics import median
 
@@ -28,17 +27,9 @@ def row(chapter: Chapter) -> tuple:
             f"{time.perf_counter() - began:.1f}", f"{notebooks.cpu_seconds() - used:.1f}")
 
 
-def main() -> int:
+def main(names: list[str]) -> None:
     """Print one line per chapter named, or for all."""
     layout = "{:<26}" + " {:>10}" * (len(HEADINGS) - 1)
     print(layout.format(*HEADINGS))
-    for chapter in chapters.find(chapters.ROOT, sys.argv[1:]):
+    for chapter in chapters.find(chapters.ROOT, names):
         print(layout.format(*row(chapter)), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except chapters.ChapterError as error:
-        sys.exit(str(error))
