@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from attnlib import costs, layers, linear, masks
+from attnlib import cache, costs, hierarchy, layers, linear, masks, memory, sparse
 from attnlib.costs import Cost
 
 SHAPES = [  # seq, dim, heads, kv_heads, dim_head
@@ -217,6 +217,8 @@ def test_decoding_reads_the_cache_once():
     assert cost.flops == costs.attention_flops(32, 1, 4096, 128)
     assert 2 * cost.moved == costs.kv_cache_bytes(1, 8, 128, 4096) + 2 * 2 * 32 * 128
     assert 3.9 < cost.intensity(2) < 4  # queries per key/value head
+    q, keys = torch.zeros(2, 8, 1, 4), torch.zeros(2, 2, 9, 4)
+    assert costs.decode_cost(8, 9, 4, kv_heads=2, batch=2).flops == counted(lambda: cache.decode_attention(q, keys, keys))
 
 
 # --- other layers ------------------------------------------------------------------------------------------------
@@ -337,7 +339,7 @@ def test_pytorchs_own_blocks():
 
 
 def test_a_published_model():
-    """Llama-3-8B has 8,030,261,248 parameters (its table of hyperparameters: arXiv 2407.21783, Table 3)."""
+    """Llama-3-8B: its shape (arXiv 2407.21783, Table 3, with 256 special tokens) gives the numbers in its released files."""
     block = costs.block_cost(1, 4096, 32, 14336, 8, gated=True, centred=False)
     tables = 2 * 128256 * 4096  # embedding and unembedding
     assert 32 * block.parameters + tables + costs.norm_cost(1, 4096, centred=False).parameters == 8_030_261_248
@@ -374,6 +376,14 @@ def test_causal_tiles(seq_q, seq_k, block_q, block_k):
     assert costs.causal_pairs(seq_q, seq_k, block_q, block_k) == tiles(allowed, block_q, block_k)
 
 
+def counted(call):
+    """FLOPs of the products in a call, as PyTorch counts them."""
+    counter = FlopCounterMode(display=False, custom_mapping=FUSED)
+    with counter:
+        call()
+    return counter.get_total_flops()
+
+
 def test_blocks():
     window = masks.sliding_window(5, 2)
     allowed = torch.tensor(masks.to_array(window, 24))
@@ -383,19 +393,39 @@ def test_blocks():
     assert tiles(wide, 4, 4) <= costs.block_pairs(16 * (2 * 1 + 1 + 2 * 1 + 2), 4)  # the bound stated for Big Bird
 
 
+@pytest.mark.parametrize("predicate", [masks.sliding_window(40), masks.bigbird(256, 32), masks.dilated(3, 32)])
+def test_what_block_sparse_attention_computes(predicate):
+    """attnlib.sparse skips the blocks that hold no allowed pair, and computes the others once."""
+    x, allowed = torch.zeros(2, 256, 8), torch.tensor(masks.to_array(predicate, 256))
+    blocks = sum(bool(tile.any()) for rows in allowed.split(32) for tile in rows.split(32, dim=1))
+    expected = costs.attention_cost(2, 256, 256, 8, pairs=costs.block_pairs(blocks, 32))
+    assert counted(lambda: sparse.block_sparse_attention(x, x, x, predicate, block_size=32)) == expected.flops
+
+
+@pytest.mark.parametrize(("left", "right"), [(255, 0), (64, 64), (511, 0)])
+def test_no_window_is_cheaper_than_its_pairs(left, right):
+    x = torch.zeros(2, 2048, 8)
+    least = costs.attention_cost(2, 2048, 2048, 8, pairs=costs.window_pairs(2048, 2048, left, right)).flops
+    assert least <= counted(lambda: sparse.sliding_window_attention(x, x, x, left, right)) < costs.attention_flops(2, 2048, 2048, 8)
+
+
 @pytest.mark.parametrize(("sides", "window"), [([12], 4), ([10], 4), ([6, 9], 3), ([5, 7], 4), ([4, 4, 5], 2)])
 def test_local_windows(sides, window):
     count = 0
     for cell in product(*(range(-(-side // window)) for side in sides)):  # every window, padded
         count += (window ** len(cell)) ** 2
     assert costs.shifted_window_pairs(sides, window) == count
+    x, sizes, shift = torch.zeros(2, *sides, 8), (window,) * len(sides), (window // 2,) * len(sides)
+    assert counted(lambda: hierarchy.shifted_window_attention(x, x, x, sizes, shift)) == costs.attention_cost(2, 1, 1, 8, pairs=count).flops
 
 
-@pytest.mark.parametrize(("seq", "near", "block"), [(12, 0, 3), (13, 1, 4), (5, 1, 8), (20, 2, 3), (9, 0, 1), (0, 1, 2)])
-def test_two_levels(seq, near, block):
-    blocks = [range(first, min(seq, first + block)) for first in range(0, seq, block)]
-    count = sum(len(other) if abs(i - j) <= near else 1 for i, own in enumerate(blocks) for _ in own for j, other in enumerate(blocks))
-    assert costs.two_level_pairs(seq, near, block) == count
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("seq", "near", "block"), [(12, 0, 3), (13, 1, 4), (5, 1, 8), (20, 2, 3), (9, 0, 1)])
+def test_two_levels(seq, near, block, causal):
+    x, pairs = torch.zeros(2, seq, 8), costs.two_level_pairs(seq, near, block, causal=causal)
+    assert counted(lambda: hierarchy.two_level_attention(x, x, x, block, causal, near)) == costs.attention_cost(2, seq, seq, 8, pairs=pairs).flops
+    best = round((1024 / (2 * near + 1)) ** 0.5)             # the block size that the docstring names
+    assert costs.two_level_pairs(1024, near, best) <= min(costs.two_level_pairs(1024, near, b) for b in (best // 2, 2 * best))
 
 
 def test_spans_and_streams():
@@ -417,11 +447,9 @@ def test_skipping_scores_saves_in_proportion():
 def test_linear_attention_in_chunks(seq, chunk):
     """What attnlib.linear really computes; its normaliser is one more column of values."""
     x, values, state = torch.zeros(2, 3, seq, 5), torch.zeros(2, 3, seq, 6), torch.zeros(2, 3, 5, 6)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        linear.in_chunks(linear.linear_chunk, state, chunk, x, x, values)
-    assert costs.linear_attention_cost(3, seq, 5, 5, chunk, batch=2).flops == counter.get_total_flops()
-    assert costs.linear_attention_cost(3, seq, 5, 6, chunk, normalised=False, batch=2).flops == counter.get_total_flops()
+    seen = counted(lambda: linear.in_chunks(linear.linear_chunk, state, chunk, x, x, values))
+    assert costs.linear_attention_cost(3, seq, 5, 5, chunk, batch=2).flops == seen
+    assert costs.linear_attention_cost(3, seq, 5, 6, chunk, normalised=False, batch=2).flops == seen
 
 
 def test_linear_attention_without_chunks():
@@ -437,38 +465,34 @@ def test_linear_attention_without_chunks():
 def test_delta_rule(seq, chunk):
     """As attnlib.linear computes it; PyTorch does not count the triangular system, which is counted here by substitution."""
     x, values, beta, state = torch.zeros(3, seq, 5), torch.zeros(3, seq, 6), torch.zeros(3, seq, 1), torch.zeros(3, 5, 6)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        linear.in_chunks(linear.delta_chunk, state, chunk, x, x, values, beta)
+    seen = counted(lambda: linear.in_chunks(linear.delta_chunk, state, chunk, x, x, values, beta))
     sizes = [min(chunk, seq - first) for first in range(0, seq, chunk)]
     solved = sum(product_flops(1, i, 6) for size in sizes for i in range(size))  # row i of a chunk meets the i before it
-    assert costs.delta_rule_cost(3, seq, 5, 6, chunk).flops == counter.get_total_flops() + 3 * solved
+    assert costs.delta_rule_cost(3, seq, 5, 6, chunk).flops == seen + 3 * solved
     assert costs.delta_rule_cost(3, seq, 5, 6).flops == 6 * 3 * seq * 5 * 6
 
 
-def test_top_k_blocks():
-    cost = costs.top_k_block_cost(4, 64, 8, 8, 3, group=8)
-    selection, attention = 4 * product_flops(8, 8, 8), costs.attention_cost(4, 64, 64, 8, pairs=64 * 24).flops
-    assert cost.flops == selection + attention
-    assert cost.backward_flops == costs.attention_cost(4, 64, 64, 8, pairs=64 * 24, fused=True).backward_flops  # none for the choice
+@pytest.mark.parametrize(("heads", "kv_heads", "k", "causal"), [(4, 4, 1, True), (4, 2, 3, True), (4, 1, 8, True), (4, 2, 3, False)])
+def test_top_k_blocks(heads, kv_heads, k, causal):
+    """As attnlib.sparse computes it: groups of as many queries as a block has keys choose together."""
+    cost = costs.top_k_block_cost(heads, 256, 8, 32, k, kv_heads=kv_heads, group=32, causal=causal)
+    q, kv = torch.zeros(heads, 256, 8), torch.zeros(kv_heads, 256, 8)
+    assert cost.flops == counted(lambda: sparse.top_k_block_attention(q, kv, kv, k, block_size=32, causal=causal))
+    read = sum(min(k, i + 1) if causal else k for i in range(8))
+    chosen = costs.attention_cost(heads, 256, 256, 8, pairs=costs.block_pairs(read, 32), fused=True)
+    assert cost.flops - chosen.flops == heads * product_flops(8, 8, 8)
+    assert cost.backward_flops == chosen.backward_flops      # the choice has no gradient
     with pytest.raises(ValueError, match="top_k_block_cost: k is 9, expected at most the number of blocks, 8"):
-        costs.top_k_block_cost(4, 64, 8, 8, 9)
+        costs.top_k_block_cost(4, 256, 8, 32, 9)
 
 
 def test_transformer_xl():
-    batch, seq, memory, dim, heads = 2, 5, 7, 12, 3
-    layer, to_r = layers.MultiHeadAttention(dim, heads, bias=False), nn.Linear(dim, dim, bias=False)
-    u, w = nn.Parameter(torch.zeros(heads, 1, 4)), nn.Parameter(torch.zeros(heads, 1, 4))
-
-    def program(x, old, distances):
-        keys = torch.cat([old, x], 1)
-        every = layer.to_q(x), layer.to_k(keys), layer.to_v(keys), to_r(distances)
-        q, k, v, r = (each.unflatten(-1, (heads, 4)).transpose(-2, -3) for each in every)
-        out = torch.softmax((q + u) @ k.mT + (q + w) @ r.mT, -1) @ v
-        return layer.to_out(out.transpose(1, 2).flatten(-2))
-
-    seen = observed(program, grown(batch, seq, dim), grown(batch, memory, dim), grown(seq + memory, dim), parameters=[*layer.parameters(), to_r.weight, u, w])
-    assert agree(costs.transformer_xl_cost(seq, memory, dim, heads, batch=batch), seen, *FLOPS)
+    layer = memory.SegmentLayer(12, 3)
+    seen = observed(lambda x, old: layer(x, old)[0], grown(2, 5, 12), grown(2, 7, 12), parameters=[*layer.parameters()])
+    cost = costs.transformer_xl_cost(5, 7, 12, 3, batch=2)
+    assert agree(cost, seen, "flops", "parameters")
+    table = 2 * (5 + 7) * 12 * 12                            # no gradient flows into the table of distances
+    assert cost.backward_flops - seen.backward_flops == table
 
 
 def test_compression_and_lookup():
@@ -476,13 +500,9 @@ def test_compression_and_lookup():
     seen = observed(layer, grown(2, 6, 12), parameters=[layer.weight])
     assert agree(costs.compression_cost(12, 6, 3, batch=2), seen, *FLOPS, "moved", "kept")
     assert costs.compression_cost(12, 6, 3, learned=False).flops == 0
-    q, k, v, found = grown(3, 5, 4), grown(3, 20, 4), grown(3, 20, 4), torch.arange(2).expand(3, 5, 2)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        q @ k.mT                                                        # the search
-        rows = torch.arange(3)[:, None, None]
-        naive(q[..., None, :], k[rows, found], v[rows, found])          # two memories of its own for each query
-    assert costs.knn_memory_cost(3, 5, 20, 2, 4).flops == counter.get_total_flops()
+    x, old = torch.zeros(3, 5, 4), torch.zeros(3, 20, 4)
+    seen = counted(lambda: memory.knn_attention(x, x, x, old, old, top_k=2))
+    assert costs.knn_memory_cost(3, 5, 20, 2, 4).flops + costs.attention_flops(3, 5, 5, 4) == seen
     for call, message in ((lambda: costs.compression_cost(10, 6, 3), "tokens is 10"), (lambda: costs.knn_memory_cost(3, 5, 20, 21, 4), "k is 21")):
         with pytest.raises(ValueError, match=message):
             call()
@@ -535,8 +555,8 @@ def test_published_cache_sizes():
 
 
 def test_cache_size_equals_the_tensors():
-    cache = [torch.zeros(2, 3, 5, 7, 4, dtype=torch.bfloat16) for _ in range(6)]  # (k and v, batch, kv_heads, seq, dim_head)
-    assert costs.kv_cache_bytes(6, 5, 4, 7, batch=3) == sum(t.untyped_storage().nbytes() for t in cache)
+    caches = [cache.KVCache(batch=3, kv_heads=5, max_seq=7, dim_head=4, dtype=torch.bfloat16) for _ in range(6)]
+    assert costs.kv_cache_bytes(6, 5, 4, 7, batch=3) == sum(t.untyped_storage().nbytes() for each in caches for t in (each.k, each.v))
 
 
 def test_counts_are_python_ints_of_any_size():

@@ -9,7 +9,8 @@ __all__ = ["compression_cost", "delta_rule_cost", "knn_memory_cost", "linear_att
 
 @counts("block_size", "group")
 def top_k_block_cost(
-    heads: int, seq: int, dim_head: int, block_size: int, k: int, *, kv_heads: int | None = None, group: int = 1, batch: int = 1
+    heads: int, seq: int, dim_head: int, block_size: int, k: int, *, kv_heads: int | None = None, group: int = 1,
+    causal: bool = True, batch: int = 1,
 ) -> Cost:
     """Cost of attention to the k best blocks, selection included (in the manner of arXiv 2502.11089, Section 3.3.2).
 
@@ -23,13 +24,15 @@ def top_k_block_cost(
         Key/value heads, default `heads`.
     group : int
         Neighbouring queries that choose together.
+    causal : bool
+        Whether a group reads no block after its own, and so fewer than k at the beginning.
     batch : int
         Sequences.
 
     Returns
     -------
     Cost
-        Selection scores every group's mean query against every block's mean key, 2 · heads · ⌈n/group⌉ · ⌈n/b⌉ · d FLOPs: it
+        Selection scores one query for each group against every block's mean key, 2 · heads · ⌈n/group⌉ · ⌈n/b⌉ · d FLOPs: it
         still grows with n², b · group times slower. It has no gradient: choosing is a step function.
 
     Raises
@@ -41,7 +44,8 @@ def top_k_block_cost(
     if k > blocks:
         raise ValueError(f"top_k_block_cost: k is {k}, expected at most the number of blocks, {blocks}")
     choice = matmul_cost(groups, dim_head, blocks, batch * heads)
-    chosen = attention_cost(heads, seq, seq, dim_head, kv_heads=kv_heads, pairs=seq * k * block_size, fused=True, batch=batch)
+    read = sum(min(k, i * group // block_size + 1) if causal else k for i in range(groups))  # blocks, by all groups
+    chosen = attention_cost(heads, seq, seq, dim_head, kv_heads=kv_heads, pairs=read * group * block_size, fused=True, batch=batch)
     return Cost(choice.flops, moved=choice.moved) + chosen
 
 

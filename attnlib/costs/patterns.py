@@ -1,7 +1,8 @@
 """How many scores a pattern computes in one head: the `pairs` of `attention_cost`.
 
-The first functions count what a predicate of `attnlib.masks` allows, the least any code can compute. Code
-that works in blocks computes whole blocks: `block_pairs`, and `causal_pairs` with a block size.
+The functions for windows, spans and streams count the pairs that are allowed, as a predicate of `attnlib.masks` does: the
+least that any code can compute. Code that works in blocks computes whole blocks: `block_pairs`, `causal_pairs` with a size
+of tiles, `shifted_window_pairs` and `two_level_pairs`.
 """
 
 from attnlib.costs._counts import counts
@@ -178,34 +179,35 @@ def shifted_window_pairs(sides: list[int], window: int) -> int:
 
 
 @counts("block")
-def two_level_pairs(seq: int, near: int, block: int) -> int:
-    """Scores of two-level attention: each query meets the tokens of blocks nearby and one summary for each other block.
+def two_level_pairs(seq: int, near: int, block: int, *, causal: bool = False) -> int:
+    """Scores of two-level attention: the tokens of blocks near by one by one, and a summary of each block.
+
+    Counted is what an implementation in blocks computes, as `attnlib.hierarchy.two_level_attention` does: neighbours beyond the
+    ends and summaries of blocks near by are computed and masked.
 
     Parameters
     ----------
     seq : int
-        Tokens; the last block may be shorter.
+        Tokens; the last block is filled up.
     near : int
         Blocks on each side, beside its own, whose tokens a query meets one by one.
     block : int
         Tokens in a block.
+    causal : bool
+        Whether blocks near by lie on one side only.
 
     Returns
     -------
     int
-        About n((2 · near + 1)b + n/b): least, 2n√((2 · near + 1)n), for blocks of √(n / (2 · near + 1)).
+        n((2 · near + 1)b + n/b) for whole blocks: least, 2n√((2 · near + 1)n), for blocks of √(n / (2 · near + 1)).
 
     Raises
     ------
     ValueError, TypeError
         If a size is negative, `block` is less than 1, or one is not an int.
     """
-    blocks, pairs = -(-seq // block), 0
-    for i in range(blocks):
-        first, last = max(0, i - near), min(blocks, i + near + 1)
-        fine = min(seq, last * block) - first * block
-        pairs += (min(seq, (i + 1) * block) - i * block) * (fine + blocks - (last - first))
-    return pairs
+    blocks, neighbours = -(-seq // block), near + 1 + near * (not causal)
+    return blocks * block * (neighbours * block + blocks)
 
 
 @counts()
