@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "Attention with a state of constant size"
-CHAPTER = ""
+CHAPTER = "17_linear"
 POINTS = 5
 PROMPT = r"""
 Linear attention {cite}`katharopoulos2020` replaces exp(q · k) by φ(q) · φ(k), with φ(x) = x + 1 where x > 0 and eˣ elsewhere (that is

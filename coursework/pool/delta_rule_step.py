@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "A state that corrects itself"
-CHAPTER = ""
+CHAPTER = "17_linear"
 POINTS, EDGE_POINTS = 4, 1
 RETURNS = ("out", "the new state")
 PROMPT = r"""

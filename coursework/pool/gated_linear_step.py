@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "A state that forgets"
-CHAPTER = ""
+CHAPTER = "17_linear"
 POINTS = 3
 RETURNS = ("out", "the new state")
 PROMPT = r"""
