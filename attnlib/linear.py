@@ -211,7 +211,7 @@ def _sum_after(log_decay):
 def gated_chunk(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, log_decay: torch.Tensor, state: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fade the state and add, token by token: S ← diag(exp g) S + kᵀ v (GLA, arXiv 2312.06635, Eqs. 3-5).
+    """Fade the state and add, token by token: S ← diag(exp g) S + kᵀ v (GLA, arXiv 2312.06635, Section 4).
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def delta_chunk(
     """Write what is missing, token by token: S ← S + kᵀ β (v - k S) (DeltaNet, arXiv 2102.11174, Section 4.2).
 
     What each token writes depends on what those before it wrote: a triangular system, solved at once for the whole
-    chunk (arXiv 2406.06484, Section 3.2). With the solution in place of the values it is `linear_chunk`.
+    chunk (arXiv 2406.06484). With the solution in place of the values it is `linear_chunk`.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def delta_chunk(
 def gated_delta_chunk(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, beta: torch.Tensor, log_decay: torch.Tensor, state: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fade, then write what is missing (Gated DeltaNet, arXiv 2412.06464, Eq. 10; per channel: 2510.26692, Eq. 1).
+    """Fade, then write what is missing (Gated DeltaNet, arXiv 2412.06464; one decay per channel: 2510.26692).
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ def draw(*shape, dtype=torch.float64):
 #
 # $$(Q K^\top)\, V = Q\, (K^\top V)$$
 #
-# On the left stands a table of all pairs of tokens, on the right a small matrix between them. Both give the same. What do they cost, for 2048 tokens of width 64?
+# On the left stands a table of all pairs of tokens, on the right a small matrix between them. Both give the same. (`.mT` below transposes the last two axes.) What do they cost, for 2048 tokens of width 64?
 
 # %%
 n, d = 2048, 64
@@ -113,7 +113,7 @@ print("weights:", (raw / raw.sum(dim=-1, keepdim=True)).tolist())
 assert raw.sum() == 0                        # 0 / 0
 
 # %% [markdown]
-# *Not a number*, and the layers that follow spread it. (Many implementations are written this way; models whose queries stay near zero never notice.) Keep the two branches apart, and nothing is lost:
+# *Not a number*, and the layers that follow spread it. (Many implementations are written this way, some with a small number added to the denominator, which turns NaN into zeros; models whose queries stay near zero never notice.) Keep the two branches apart, and nothing is lost:
 
 # %%
 def elu_plus_one(x):
@@ -158,7 +158,7 @@ assert by_elu[it, animal] < 0.2
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Little more than an equal share. The exponential turns a *lead* in the score into a *factor* in the weight; a product of features grows no faster than the score itself. The head's queries
+# Little more than an equal share. The exponential turns a *lead* in the score into a *factor* in the weight; a product of these features grows at most like the product of the lengths of $q$ and $k$. The head's queries
 # and keys were made for the exponential. A model trained with $\phi$ from the start learns other ones; but "replace softmax by something linear" is not a change one makes to a finished model for free.
 # :::
 #
@@ -195,7 +195,7 @@ group = directions[:32] / directions[:32].norm(dim=-1, keepdim=True)
 assert torch.allclose(group @ group.mT, torch.eye(32).double(), atol=1e-6)
 
 # %% [markdown]
-# The two maps are `attnlib.linear.taylor_features` and `attnlib.linear.positive_random_features` from here on, and the first is `attnlib.linear.elu_plus_one`. How far are the weights from the head's own? We
+# From here on the three maps are `attnlib.linear.elu_plus_one`, `attnlib.linear.taylor_features` and `attnlib.linear.positive_random_features`. How far are the weights from the head's own? We
 # count the share of weight that lies in the wrong place, half the sum of the differences of a row, on average over rows: 0 is perfect, 1 the worst.
 
 # %%
@@ -235,7 +235,7 @@ for name in fixed:
 #
 # ## How many features would it take?
 #
-# There is a floor under all of this, whatever the map. A table of products of $F$ features is a product of an $N \times F$ and an $F \times M$ matrix: its **rank is at most $F$**, and dividing rows by their sums does not change the rank. Softmax has no such bound:
+# There is a floor under all of this, whatever the map. A table of products of $F$ features is a product of an $N \times F$ and an $F \times M$ matrix: its **rank is at most $F$**, and dividing rows by their sums does not change the rank. Softmax has no such bound (here without a mask, every query sees every key):
 
 # %%
 long_q, long_k = draw(300, 8), draw(300, 8)
@@ -246,19 +246,34 @@ for name, weights in (("softmax", soft), ("elu + 1", flat)):
 assert torch.linalg.matrix_rank(flat) <= 8 < torch.linalg.matrix_rank(soft)
 
 # %% [markdown]
-# Which of the three heads above needs a high rank? The best any $F$ features could do is told by the singular values of its weights: what lies beyond the $F$-th is lost.
+# Which of the three heads above needs a high rank? It is told by the singular values of its weights: of all tables of rank $F$ none comes nearer, in squares, than one that gets the first $F$ of them right and misses the rest.
 
-# %% mystnb={"image": {"alt": "Left: 15 singular values of three heads' weights. Those of “previous” stay near 1 almost to the last; those of “pronoun” and “same_word” fall quickly. Right: weight in the wrong place against the number of random features, 16 to 4096 on a logarithmic axis; all three fall slowly, “previous” from nearly 0.8 to about a half, the others to about 0.3; stars at 1057 features mark the Taylor map, which is lowest for “same_word” and highest for “previous”."}, "figure": {"caption": "Left: a head that looks one token to the left is a permutation in all but name, and no map with fewer features than tokens can hold it. Right: what two feature maps make of the same heads.", "name": "fig-linear-rank"}}
+# %% mystnb={"image": {"alt": "Left: 15 singular values of three heads' weights. Those of “previous” stay near 1 almost to the last; those of “pronoun” and “same_word” fall quickly. Right: weight in the wrong place against the number of random features, 16 to 4096 on a logarithmic axis; all three fall slowly, “previous” from nearly 0.8 to about a half, the others to about 0.3; stars at 1057 features mark the Taylor map, which is lowest for “same_word” and highest for “previous”."}, "figure": {"caption": "Left: a head that looks one token to the left is nearly a permutation, and a map needs about as many features as there are tokens to hold it. Right: what two feature maps make of the same heads.", "name": "fig-linear-rank"}}
 plots.features_needed(spectra, sizes, chance, fixed, taylor=1057)
 plt.show()
 
 # %% [markdown]
-# *Every token looks one to the left* is the simplest pattern there is, and the one with the highest rank: all its singular values are near 1. On 15 tokens 32 features suffice in principle; on a thousand tokens they cannot, whoever chooses them. (A model
-# can still look one to the left, with a short convolution or a {term}`window`; the models at the end of this chapter have one or the other.)
+# *Every token looks one to the left* is the simplest pattern there is, and the one with the highest rank: nearly all its singular values are 1. On 15 tokens 32 features suffice in principle; on a thousand tokens they cannot, whoever chooses them. (A model
+# can still look one to the left, with a short convolution or a {term}`window`.)
+#
+# These heads see in both directions. What if a {term}`causal mask` cuts off the upper triangle? Will the rank still be at most 8?
+
+# %%
+triangle = (elu_plus_one(long_q) @ elu_plus_one(long_k).mT).tril()
+print("whole triangle: rank", torch.linalg.matrix_rank(triangle).item())
+for border in (20, 150, 280):
+    block = triangle[border:, :border]           # later queries, earlier keys
+    print(f"across token {border}: rank", torch.linalg.matrix_rank(block).item())
+    assert torch.linalg.matrix_rank(block) <= 8 < torch.linalg.matrix_rank(triangle)
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# No: cutting comes after the product and makes the rank as high as it likes. What stays bounded is everything that crosses a border. Take any token; what *later* queries see of *earlier* keys has rank 8 at most. The past reaches the future through a gate as wide as the features, and the next section shows the gate itself.
+# :::
 #
 # ## Token by token
 #
-# Now the gain. Let query $i$ see the tokens up to itself. In the *quadratic form* that is a triangle of products:
+# Now the gain. Let query $i$ see the tokens up to itself. In the *quadratic form* that is a triangle of products (`.tril()` sets everything above the diagonal to 0):
 
 # %%
 def quadratic(q, k, v):
@@ -516,7 +531,7 @@ assert bad.any() and gated_recurrent(q, k, v, strong.double()).isfinite().all()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# $0.1^{38}$ is the last power that float32 holds at full precision; soon after, $k / b$ is infinite, and infinity times an underflowed $b_i$ is not a number. The factor that was wanted, $b_i / b_j$, is an ordinary number between 0 and 1. It is the two halves that are impossible.
+# $0.1^{37}$ is the last power that float32 holds at full precision; from about there on $k / b$ is infinite, and infinity times a $b_i$ that has become 0 is not a number. The factor that was wanted, $b_i / b_j$, is an ordinary number between 0 and 1. It is the two halves that are impossible.
 # :::
 #
 # The cure: never form $b$. Add up the *logarithms* of exactly those decays that lie between $j$ and $i$, and take the exponential at the end. With one decay per head that is a table of sums. With one per channel it would be a table per channel, too large. So halve the chunk. A
@@ -825,10 +840,10 @@ for seed in range(3):  # of every seed, not only on average
 # |---|---|---|---|---|
 # | what is kept | every key and value | one matrix | one matrix | one matrix |
 # | time over length $n$ | $n^2$ | $n$ | $n$ | $n$ |
-# | rank of the weights | up to $n$ | at most the features | as the sum's, but fading | |
+# | rank across a border | up to $n$ | at most the features | at most the features | at most the features |
 # | forgets | nothing | nothing, it blurs | everything alike | what is overwritten |
 # | a changed fact | needs positions | mixes old and new | prefers the new | replaces |
-# | exact recall of $n$ pairs | any $n$, if keys differ | perpendicular keys | | $n \le$ features, at best |
+# | exact recall of $n$ pairs | any $n$, if keys differ | if keys are perpendicular | no, it fades | the last pair always; all, if keys are perpendicular |
 #
 # | property | consequence | what showed it |
 # |---|---|---|

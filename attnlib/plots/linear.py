@@ -159,7 +159,7 @@ def interference(ratio: np.ndarray, curves: dict[str, np.ndarray], predicted: np
         at.plot(ratio, curve, color=colour, marker=marker, label=name)
     at.plot(ratio, predicted, color=GREY, linestyle="--", marker="", linewidth=1, label="predicted for the sum")
     at.axhline(1, color=GREY, linewidth=0.8)
-    at.text(1.02, 0.98, "error of answering 0", color=GREY, va="top", fontsize=9.5)
+    at.text(1.3, 1.02, "error of answering 0", color=GREY, va="bottom", fontsize=9.5)
     at.set_xlabel("pairs stored per key dimension")
     at.set_ylabel("relative squared error")
     at.set_ylim(0, 2.1)
