@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from attnlib import cache, costs, hierarchy, layers, linear, masks, memory, sparse
 from attnlib.costs import Cost
+from tools import chapters, record_complexity, record_recall_gru
 
 SHAPES = [  # seq, dim, heads, kv_heads, dim_head
     (7, 12, 3, None, None), (5, 12, 4, 2, None), (9, 12, 6, 1, None), (1, 5, 1, 1, None), (6, 10, 3, 3, 4), (3, 8, 4, 2, 5),
@@ -443,13 +444,20 @@ def test_skipping_scores_saves_in_proportion():
 
 # --- families ----------------------------------------------------------------------------------------------------
 
+def in_chunks(step, chunk, *sequences):
+    """FLOPs, forward and backward, of what attnlib.linear really computes for three heads, with a state before the first token."""
+    state, results = grown(3, 5, 6), []
+    forward = counted(lambda: results.append(linear.in_chunks(step, state, chunk, *sequences)))
+    backward = counted(lambda: torch.autograd.grad(sum(each.sum() for each in results[0]), [state, *sequences]))
+    return forward, backward
+
+
 @pytest.mark.parametrize(("seq", "chunk"), [(12, 4), (10, 4), (3, 8), (5, 1)])
 def test_linear_attention_in_chunks(seq, chunk):
-    """What attnlib.linear really computes; its normaliser is one more column of values."""
-    x, values, state = torch.zeros(2, 3, seq, 5), torch.zeros(2, 3, seq, 6), torch.zeros(2, 3, 5, 6)
-    seen = counted(lambda: linear.in_chunks(linear.linear_chunk, state, chunk, x, x, values))
-    assert costs.linear_attention_cost(3, seq, 5, 5, chunk, batch=2).flops == seen
-    assert costs.linear_attention_cost(3, seq, 5, 6, chunk, normalised=False, batch=2).flops == seen
+    """The normaliser is one more column of values."""
+    seen = in_chunks(linear.linear_chunk, chunk, grown(3, seq, 5), grown(3, seq, 5), grown(3, seq, 6))
+    for cost in (costs.linear_attention_cost(3, seq, 5, 5, chunk), costs.linear_attention_cost(3, seq, 5, 6, chunk, normalised=False)):
+        assert (cost.flops, cost.backward_flops) == seen
 
 
 def test_linear_attention_without_chunks():
@@ -463,12 +471,12 @@ def test_linear_attention_without_chunks():
 
 @pytest.mark.parametrize(("seq", "chunk"), [(12, 4), (10, 4), (3, 8), (5, 1)])
 def test_delta_rule(seq, chunk):
-    """As attnlib.linear computes it; PyTorch does not count the triangular system, which is counted here by substitution."""
-    x, values, beta, state = torch.zeros(3, seq, 5), torch.zeros(3, seq, 6), torch.zeros(3, seq, 1), torch.zeros(3, 5, 6)
-    seen = counted(lambda: linear.in_chunks(linear.delta_chunk, state, chunk, x, x, values, beta))
+    """PyTorch does not count the triangular systems, one forward and one backward; here they are, by substitution."""
+    seen = in_chunks(linear.delta_chunk, chunk, grown(3, seq, 5), grown(3, seq, 5), grown(3, seq, 6), grown(3, seq, 1))
     sizes = [min(chunk, seq - first) for first in range(0, seq, chunk)]
-    solved = sum(product_flops(1, i, 6) for size in sizes for i in range(size))  # row i of a chunk meets the i before it
-    assert costs.delta_rule_cost(3, seq, 5, 6, chunk).flops == seen + 3 * solved
+    solved = 3 * sum(product_flops(1, i, 6) for size in sizes for i in range(size))  # row i of a chunk meets the i before it
+    cost = costs.delta_rule_cost(3, seq, 5, 6, chunk)
+    assert (cost.flops - solved, cost.backward_flops - solved) == seen
     assert costs.delta_rule_cost(3, seq, 5, 6).flops == 6 * 3 * seq * 5 * 6
 
 
@@ -564,3 +572,14 @@ def test_counts_are_python_ints_of_any_size():
     assert huge == 4 * 10**30 and type(huge) is int          # 64 bits hold no more than 9.2 · 10^18
     from_numpy = costs.attention_cost(*masks.np.array([10**6, 10**9, 10**9, 10**6]))
     assert from_numpy.flops == huge and type(from_numpy.flops) is int
+
+
+def test_the_record_is_made_by_the_chapters_own_cells():
+    """The script that records chapter 14 finds the cells it executes, each name bound once, and they run."""
+    (chapter,) = chapters.find(chapters.ROOT, [record_complexity.CHAPTER])
+    cells = [cell.source for cell in chapters.read_source(chapter).cells if cell.cell_type == "code"]
+    for name in record_complexity.NEEDED:
+        assert sum(name in record_recall_gru.bound(source) for source in cells) == 1, name
+    names = record_complexity.definitions()
+    made = names["build"](8, 2)
+    assert names["COSTS"].keys() == made.keys() and all(callable(made[name]) for name in made)

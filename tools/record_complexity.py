@@ -16,7 +16,7 @@ from tools.record_recall_gru import bound
 
 CHAPTER = "14_complexity"
 OUT = chapters.ROOT / "chapters" / "data" / f"{CHAPTER}.json"
-NEEDED = {"naive", "build", "COSTS", "run_all", "PAIRS", "meets", "from_rates", "seconds", "all_meetings"}
+NEEDED = {"naive", "build", "COSTS", "run_all", "PAIRS", "meets", "from_rates", "seconds_of", "all_meetings"}
 RUNS = [  # width, heads, batch, longest sequence in widths
     (128, 2, 1, 32), (256, 4, 1, 16), (512, 8, 1, 8), (128, 2, 16, 16), (256, 4, 16, 8),
 ]
@@ -50,9 +50,10 @@ def one_run(names: dict, dim: int, heads: int, batch: int, widths: int) -> dict:
     while lengths[-1] < widths * dim:
         lengths.append(2 * lengths[-1])
     names["torch"].manual_seed(0)
-    times = names["run_all"](names["build"](dim, heads), lengths, dim, batch, repeats=7)
+    made = names["build"](dim, heads)
+    times, model = names["run_all"](made, lengths, dim, batch, repeats=7), names["from_rates"](made, dim, batch, repeats=25)
     seconds = {n: measure.medians(times[n]) for n in lengths}
-    meetings = names["all_meetings"](times, dim, heads, batch)
+    meetings = names["all_meetings"](times, model, dim, heads, batch)
     print(dim, batch, meetings, flush=True)
     return {
         "lengths": lengths, "heads": heads,
@@ -75,7 +76,7 @@ def main() -> None:
              for core, code in (("naive", "naive"), ("fused", "F.scaled_dot_product_attention"))}
     measure.record(
         OUT, "CPU seconds of one forward call of the layers of chapter 14 and of their parts, medians of 7 rounds in turns; the lengths "
-        "at which one passes another: counted in FLOPs, predicted from rates at the two shortest lengths, found between the "
+        "at which one passes another: counted in FLOPs, predicted from rates of runs of half a width and one width of tokens, found between the "
         "lengths measured (null: beyond them; the shortest: there already); bytes by which a process grows at most in naive and fused attention, 4 heads of 64",
         "python -m tools.record_complexity", {"runs": runs, "peak_bytes": peaks})
 

@@ -4,7 +4,7 @@ FLOPs cover matrix products only, as is usual; exponentials are counted apart, a
 add. Python ints never overflow, also in a browser.
 
 `Cost` holds the counts of one computation, forward and backward; costs add up. A pattern that skips scores is a
-number of pairs, from `attnlib.costs.patterns`, which every function of an attention takes. Multiply `moved` and
+number of pairs (the functions whose names end so), which `attention_cost` and the layers around it take. Multiply `moved` and
 `kept` by the bytes of a number.
 """
 

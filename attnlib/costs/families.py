@@ -116,7 +116,8 @@ def delta_rule_cost(heads: int, seq: int, dim_head: int, dim_v: int, chunk: int 
     Cost
         6nd·dim_v FLOPs a head: read what the key holds, write the correction, read for the query. In chunks of c, for
         each: K Kᵀ and Q Kᵀ, 4c²d; the triangular system with dim_v right-hand sides by substitution, c(c-1)·dim_v;
-        Q Kᵀ times the corrections, 2c²·dim_v; and the three products with the state.
+        Q Kᵀ times the corrections, 2c²·dim_v; and the three products with the state. Backward twice as many, but for the
+        system: solved once more, and its matrix gets a gradient by a whole product of 2c²·dim_v.
 
     Raises
     ------
@@ -128,14 +129,14 @@ def delta_rule_cost(heads: int, seq: int, dim_head: int, dim_v: int, chunk: int 
     rows = copies * seq * (2 * dim_head + dim_v + 1)                            # q, k, v, and the step size
     flops = 6 * copies * seq * dim_head * dim_v
     moved = rows + copies * seq * dim_v + 2 * state
-    kept = rows + state + copies * seq * dim_v
-    if chunk is not None:
-        tail, whole = seq % chunk, seq // chunk
-        pairs = copies * (whole * chunk**2 + tail**2)
-        below = copies * (whole * chunk * (chunk - 1) + tail * (tail - 1) * (tail > 0))
-        flops += pairs * (4 * dim_head + 2 * dim_v) + below * dim_v
-        moved, kept = moved + 4 * pairs, kept + 2 * pairs
-    return Cost(flops, 2 * flops, moved=moved, backward_moved=2 * moved, kept=kept)
+    cost = Cost(flops, 2 * flops, moved=moved, backward_moved=2 * moved, kept=rows + state + copies * seq * dim_v)
+    if chunk is None:
+        return cost
+    tail, whole = seq % chunk, seq // chunk
+    pairs = copies * (whole * chunk**2 + tail**2)
+    products = pairs * (4 * dim_head + 2 * dim_v)
+    solve = copies * dim_v * (whole * chunk * (chunk - 1) + tail * max(0, tail - 1))
+    return cost + Cost(products + solve, 2 * products + solve + 2 * pairs * dim_v, moved=4 * pairs, backward_moved=8 * pairs, kept=2 * pairs)
 
 
 @counts()
