@@ -1,6 +1,8 @@
 """The memory room: distances counted by hand, what each memory keeps, and who may still see what."""
 
 import inspect
+import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from attnlib import layers, memory, positions
 from tests.contracts import rounding
+from tools import chapters, record_memory
 
 
 def draw(*shape, seed=0):
@@ -366,3 +369,18 @@ def test_everything_public_is_listed():
     own = {name for name, each in vars(memory).items() if (getattr(each, "__module__", None) or "").startswith("attnlib.memory")
            and not name.startswith("_") and (inspect.isfunction(each) or inspect.isclass(each))}
     assert own == set(memory.__all__)
+
+
+# --- the record of chapter 18 ---------------------------------------------------------------------------------------
+
+def test_the_record_is_of_the_chapters_own_readers():
+    """What the chapter trains live, and for how long, is what was recorded with three seeds."""
+    names = record_memory.definitions()
+    assert names["SEGMENTS"] == 6
+    source = (chapters.ROOT / "chapters" / f"{record_memory.CHAPTER}.py").read_text(encoding="utf-8")
+    live = {(make, int(steps)) for make, steps in re.findall(r"^train\(\w+, (\w+), (\d+), rng\)", source, re.MULTILINE)}
+    assert live == {(make, steps) for _, make, steps, layers in record_memory.READERS.values() if layers == 1}
+    record = json.loads(record_memory.OUT.read_text(encoding="utf-8"))
+    told = {name: (of["steps"], of["layers"]) for name, of in record["steps_and_layers"].items()}
+    assert told == {name: (steps, depth) for name, (_, _, steps, depth) in record_memory.READERS.items()}
+    assert all(len(runs) == len(record_memory.SEEDS) and {len(run) for run in runs} == {6} for runs in record["recall"].values())

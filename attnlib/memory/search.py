@@ -157,7 +157,8 @@ def knn_attention(
     """
     mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device) if mask is None else mask
     lead = torch.broadcast_shapes(*(each.shape[:-2] for each in (q, k, v, memory_k, memory_v, mask)))
-    q, mask = q.expand(*lead, *q.shape[-2:]), mask.expand(*lead, q.shape[-2], k.shape[-2])
+    q = q.expand(*lead, *q.shape[-2:])
+    mask = mask.expand(*lead, q.shape[-2], k.shape[-2])
     seen = mask.any(dim=-2).unsqueeze(-1)                    # (..., seq_k, 1): does any query see this key?
     k, v = k.masked_fill(~seen, 0), v.masked_fill(~seen, 0)
     near = q @ k.mT / q.shape[-1] ** 0.5                     # (..., seq_q, seq_k)
@@ -168,4 +169,5 @@ def knn_attention(
 
     weights = shared_weights(far, near, visible, mask, gate)
     of_found, of_local = weights.split([found.shape[-1], k.shape[-2]], dim=-1)
-    return (of_found.unsqueeze(-2) @ found_v).squeeze(-2) + of_local @ v, weights, found
+    out = (of_found.unsqueeze(-2) @ found_v).squeeze(-2) + of_local @ v
+    return out, weights, found

@@ -131,7 +131,8 @@ class CompressiveMemory:
 
     @takes(length="count", slots="count", rate="positive")
     def __init__(self, length: int, slots: int, rate: int, kernel: torch.Tensor | None = None):
-        self.recent, self.old = SegmentMemory(length, step=rate), SegmentMemory(slots)
+        self.recent = SegmentMemory(length, step=rate)
+        self.old = SegmentMemory(slots)
         self.rate, self.kernel = rate, kernel
 
     @property
@@ -189,7 +190,8 @@ class SinkMemory:
 
     @takes(sinks="count", length="count")
     def __init__(self, sinks: int, length: int):
-        self.sinks, self.first, self.recent = sinks, None, SegmentMemory(length)
+        self.sinks, self.first = sinks, None
+        self.recent = SegmentMemory(length)
 
     @property
     def rows(self) -> torch.Tensor | None:

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from attnlib.plots.style import BLUE, GREY, ORANGE, matrix_map, new_figure
+from attnlib.plots.style import BLUE, GREY, ORANGE, WEIGHTS, matrix_map, new_figure
 
 __all__ = ["bytes_held", "eviction", "held", "recall", "shift"]
 
@@ -25,8 +25,7 @@ def held(shares: dict[str, np.ndarray], seq: int) -> Figure:
     figure, axes = new_figure(0.62 * len(shares) + 0.7)
     strips = np.stack(list(shares.values()))
     at = axes[0, 0]
-    image = at.imshow(np.sqrt(strips), cmap="Blues", vmin=0, vmax=1.15, aspect="auto", interpolation="nearest")
-    del image
+    at.imshow(np.sqrt(strips), cmap=WEIGHTS, vmin=0, vmax=1.15, aspect="auto", interpolation="nearest")  # root: a quarter is visible
     at.grid(False)
     at.spines[:].set_visible(False)
     at.set_yticks(range(len(shares)), labels=list(shares))
@@ -69,33 +68,22 @@ def shift(before: np.ndarray, after: np.ndarray) -> Figure:
     return figure
 
 
-def recall(curves: dict[str, np.ndarray], chance: float) -> Figure:
-    """Share of right answers against how many segments ago the fact was told, one line per memory.
+def recall(curves: dict[str, np.ndarray]) -> Figure:
+    """Share of right answers, a row per memory, a column per number of segments since the fact was told; each printed.
 
     Parameters
     ----------
     curves : dict of str to (distances,)
         Name -> share of right answers.
-    chance : float
-        Share that guessing gets.
 
     Returns
     -------
     Figure
     """
-    figure, axes = new_figure(3.6)
-    at = axes[0, 0]
-    ago = np.arange(len(next(iter(curves.values()))))
-    offsets = np.linspace(-0.12, 0.12, len(curves))
-    for (name, curve), offset in zip(curves.items(), offsets, strict=True):
-        at.plot(ago + offset, curve, label=name)
-    at.axhline(chance, color=GREY, linestyle="--", linewidth=1.2)
-    at.text(ago[-1] + 0.2, chance - 0.02, "guessing", color=GREY, ha="right", va="top")
-    at.set_ylim(0, 1.06)
-    at.set_xticks(ago)
-    at.set_xlabel("segments since the fact was told")
-    at.set_ylabel("share of right answers")
-    figure.legend(loc="outside upper center", ncols=2)
+    figure, axes = new_figure(0.42 * len(curves) + 0.8)
+    shares = np.stack(list(curves.values()))
+    matrix_map(axes[0, 0], shares, rows=list(curves), columns=[str(ago) for ago in range(shares.shape[1])], limit=1.0, numbers=".2f")
+    axes[0, 0].set_xlabel("segments since the fact was told")
     return figure
 
 
@@ -120,6 +108,7 @@ def eviction(changes: np.ndarray, tokens: list[str]) -> Figure:
     at.axhline(1, color=GREY, linestyle="--", linewidth=1.2)
     at.text(len(tokens) - 0.5, 1.1, "as large as the result itself", color=GREY, ha="right", va="bottom")
     at.set_yscale("log")
+    at.set_yticks([0.1, 1], labels=["0.1", "1"])
     at.set_xticks(range(len(tokens)), labels=tokens, rotation=90)
     at.set_xlabel("key taken away")
     at.set_ylabel("change / result")
@@ -146,6 +135,10 @@ def bytes_held(tokens: np.ndarray, curves: dict[str, np.ndarray]) -> Figure:
         at.plot(tokens, np.asarray(curve) / 1024, label=name)
     at.set_xscale("log", base=2)
     at.set_yscale("log", base=2)
+    at.set_xticks(tokens[::2], labels=[f"{n:,}" for n in tokens[::2]])
+    kib = 4.0 ** np.arange(1, 1 + np.ceil(np.log(max(map(np.max, curves.values())) / 1024) / np.log(4)))
+    at.set_yticks(kib, labels=[f"{n:,.0f}" for n in kib])
+    at.minorticks_off()
     at.set_xlabel("tokens read")
     at.set_ylabel("KiB held per layer")
     figure.legend(loc="outside upper center", ncols=2)
