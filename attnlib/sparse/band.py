@@ -10,7 +10,7 @@ the two matrix products compute (tile + left + right) / (left + right + 1) times
 import numpy as np
 import torch
 
-from attnlib.sparse.parts import LOG2E, SCRATCH, part_backward, part_forward
+from attnlib.sparse.parts import LOG2E, SCRATCH, Workspace, part_backward, part_forward
 
 
 class Band(torch.autograd.Function):
@@ -21,13 +21,13 @@ class Band(torch.autograd.Function):
         """Run the tiles."""
         out = v.new_empty(*q.shape[:2], v.shape[-1])
         lse2 = q.new_empty(q.shape[:2])
-        inside, edges = cut(q.shape[1], k.shape[1], left, right)
+        (inside, edges), work = cut(q.shape[1], k.shape[1], left, right), Workspace(q)
         for item, kv in enumerate(kv_of) if len(inside) else ():
             inside_forward(q[item], k[kv], v[kv], out[item], lse2[item], inside, left, right)
         for rows, keys, bias in edges:
             bias = torch.from_numpy(bias).to(q)
             for items, kv in pieces(kv_of, rows, keys):
-                part = part_forward(q[items, rows], k[kv, keys], v[kv, keys], bias)
+                part = part_forward(work, q[items, rows], k[kv, keys], v[kv, keys], bias)
                 out[items, rows], lse2[items, rows] = part
         ctx.save_for_backward(q, k, v, out, lse2)
         ctx.kv_of, ctx.left, ctx.right = kv_of, left, right
@@ -40,14 +40,14 @@ class Band(torch.autograd.Function):
         d_out = d_out.contiguous()
         delta = torch.linalg.vecdot(d_out, out) - d_lse      # (items, seq_q)
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        inside, edges = cut(q.shape[1], k.shape[1], ctx.left, ctx.right)
+        (inside, edges), work = cut(q.shape[1], k.shape[1], ctx.left, ctx.right), Workspace(q)
         for item, kv in enumerate(ctx.kv_of) if len(inside) else ():
             inside_backward(d_out[item], q[item], k[kv], v[kv], lse2[item], delta[item], d_q[item], d_k[kv], d_v[kv],
                             inside, ctx.left, ctx.right)
         for rows, keys, bias in edges:
             bias = torch.from_numpy(bias).to(q)
             for items, kv in pieces(ctx.kv_of, rows, keys):
-                part = part_backward(d_out[items, rows], q[items, rows], k[kv, keys], v[kv, keys], lse2[items, rows],
+                part = part_backward(work, d_out[items, rows], q[items, rows], k[kv, keys], v[kv, keys], lse2[items, rows],
                                      delta[items, rows], bias)
                 d_q[items, rows] = part[0]
                 d_k[:, keys].index_add_(0, torch.tensor(kv), part[1])

@@ -9,13 +9,13 @@ import torch
 from attnlib import masks
 from attnlib._shapes import takes
 from attnlib.sparse.parts import (
-    LOG2E,
     SCRATCH,
+    Workspace,
     check_count,
     check_heads,
-    part_backward,
-    part_forward,
     to_items,
+    weights_of,
+    whole_backward,
 )
 
 SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")
@@ -29,15 +29,22 @@ class BlockRow:
     ----------
     rows : slice
         The queries, counted from the first one given.
-    keys : (keys,) int64 tensor
-        Positions of all keys of all computed blocks, those of partial blocks first.
+    keys : (keys,) int64 tensor, or slice
+        Positions of all keys of all computed blocks, those of partial blocks first; a slice where they follow each other.
     bias : (rows, partial) tensor
         0 where a query may see a key of a partial block, -inf where not.
+    blind : (rows, 1) bool tensor, or None
+        Which queries see no key at all; None if none.
     """
 
     rows: slice
-    keys: torch.Tensor
+    keys: torch.Tensor | slice
     bias: torch.Tensor
+    blind: torch.Tensor | None
+
+    def __len__(self) -> int:
+        """How many keys."""
+        return self.keys.stop - self.keys.start if isinstance(self.keys, slice) else len(self.keys)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class BlockMap:
     @property
     def fraction(self) -> float:
         """Computed pairs of query and key, as a share of all seq_q · seq_k."""
-        pairs = sum((row.rows.stop - row.rows.start) * len(row.keys) for rows in self.rows for row in rows)
+        pairs = sum((row.rows.stop - row.rows.start) * len(row) for rows in self.rows for row in rows)
         return pairs / max(1, self.seq_q * self.seq_k * len(self.rows))
 
     def __repr__(self) -> str:
@@ -130,40 +137,51 @@ def block_row(rows, allowed, kinds, block_size):
     kind = kinds[position // block_size]                     # (seq_k,): the kind of each key's block
     partial, full = position[kind == 1], position[kind == 2]
     bias = np.where(allowed[:, partial], np.float32(0), np.float32(-np.inf))
-    return BlockRow(rows, torch.from_numpy(np.concatenate([partial, full])), torch.from_numpy(bias))
+    keys, blind = np.concatenate([partial, full]), ~allowed.any(-1, keepdims=True)
+    consecutive = len(keys) == 0 or bool((np.diff(keys) == 1).all())
+    at = slice(int(keys[0]) if len(keys) else 0, int(keys[-1]) + 1 if len(keys) else 0)
+    return BlockRow(rows, at if consecutive else torch.from_numpy(keys), torch.from_numpy(bias),
+                    torch.from_numpy(blind) if blind.any() else None)
 
 
 class Blocks(torch.autograd.Function):
-    """Attention of each block of queries to its gathered keys; saves q, k, v, out and the log-sum-exp."""
+    """Attention of each block of queries to its gathered keys; saves q, k, v and out, nothing of size seq²."""
 
     @staticmethod
     def forward(ctx, q, k, v, kv_of, rows_of):
         """`rows_of` holds the rows of each item's sequence; runs of items with the same rows go together."""
-        out, lse2 = v.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(q.shape[:2])
+        out, work = v.new_empty(*q.shape[:2], v.shape[-1]), Workspace(q)
         for items, kvs, group, row in jobs(kv_of, rows_of):
-            keys, bias = row.keys, row.bias.to(q.dtype)
-            rows = q[items, row.rows].unflatten(0, (-1, group)).flatten(1, 2)    # (kv heads, group · rows, dim_head)
-            part = part_forward(rows, gather(k, kvs, keys), gather(v, kvs, keys), bias.repeat(group, 1))
-            out[items, row.rows], lse2[items, row.rows] = (x.unflatten(1, (group, -1)).flatten(0, 1) for x in part)
-        ctx.save_for_backward(q, k, v, out, lse2)
+            keys, values = work.gather("k", k, kvs, row.keys), work.gather("v", v, kvs, row.keys)
+            weights = weights_of(work, together(q, items, row, group), keys, row.bias.to(q.dtype), row.blind)
+            if group == 1:
+                torch.bmm(weights, values, out=out[items, row.rows])
+            else:
+                out[items, row.rows] = torch.bmm(weights, values).unflatten(1, (group, -1)).flatten(0, 1)
+        ctx.save_for_backward(q, k, v, out)
         ctx.kv_of, ctx.rows_of = kv_of, rows_of
         return out
 
     @staticmethod
     def backward(ctx, d_out):
         """The same blocks again."""
-        q, k, v, out, lse2 = ctx.saved_tensors
+        q, k, v, out = ctx.saved_tensors
         delta = torch.linalg.vecdot(d_out, out)
-        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        d_q, d_k, d_v, work = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), Workspace(q)
         for items, kvs, group, row in jobs(ctx.kv_of, ctx.rows_of):
-            given = (x[items, row.rows].unflatten(0, (-1, group)).flatten(1, 2) for x in (d_out, q, lse2, delta))
-            d_out_rows, q_rows, lse_rows, delta_rows = given
-            part = part_backward(d_out_rows, q_rows, gather(k, kvs, row.keys), gather(v, kvs, row.keys), lse_rows,
-                                 delta_rows, row.bias.to(q.dtype).repeat(group, 1))
+            d_out_rows, q_rows, delta_rows = (together(x, items, row, group) for x in (d_out, q, delta))
+            keys, values = work.gather("k", k, kvs, row.keys), work.gather("v", v, kvs, row.keys)
+            part = whole_backward(work, d_out_rows, q_rows, keys, values, delta_rows, row.bias.to(q.dtype), row.blind)
             d_q[items, row.rows] = part[0].unflatten(1, (group, -1)).flatten(0, 1)
             for total, addend in ((d_k, part[1]), (d_v, part[2])):
                 scatter_add(total, kvs, row.keys, addend)
         return d_q, d_k, d_v, None, None
+
+
+def together(x, items, row, group):
+    """The row's queries of each run of `group` items, one after the other: (kv items, group · rows, ...)."""
+    found = x[items, row.rows]
+    return found if group == 1 else found.unflatten(0, (-1, group)).flatten(1, 2)
 
 
 def jobs(kv_of, rows_of):
@@ -171,7 +189,7 @@ def jobs(kv_of, rows_of):
     group = kv_of.count(0)
     for rows, run in runs(rows_of):
         for row in rows:
-            per_kv = max(1, group * (row.rows.stop - row.rows.start) * len(row.keys))
+            per_kv = max(1, group * (row.rows.stop - row.rows.start) * len(row))
             step = max(1, SCRATCH // per_kv) * group
             for first in range(run.start, run.stop, step):
                 items = slice(first, min(first + step, run.stop))
@@ -187,24 +205,10 @@ def runs(rows_of):
             start = stop
 
 
-def run_of(keys):
-    """The slice that the positions are, if they are consecutive; else None."""
-    first, last = (int(keys[0]), int(keys[-1])) if len(keys) else (0, -1)
-    consecutive = last - first + 1 == len(keys) and bool((keys[1:] > keys[:-1]).all())
-    return slice(first, last + 1) if consecutive else None
-
-
-def gather(x, items, keys):
-    """x[items][:, keys]; a view where the keys are consecutive."""
-    run = run_of(keys)
-    return x[items, run] if run else x[items].index_select(1, keys)
-
-
 def scatter_add(total, items, keys, addend):
     """Add to total[items][:, keys]."""
-    run = run_of(keys)
-    if run:
-        total[items, run] += addend
+    if isinstance(keys, slice):
+        total[items, keys] += addend
     else:
         total[items].index_add_(1, keys, addend)
 
@@ -255,10 +259,10 @@ def block_sparse_attention(
         unseen = ~found.seen.reshape(-1, *(1,) * max(0, len(lead) - 1), 1, seq_k, 1)
         unseen = unseen if lead else unseen[0]
         k, v = k.masked_fill(unseen, 0), v.masked_fill(unseen, 0)
-    heads, per = q.shape[-3], max(1, batch // max(1, sequences))
+    given, heads, per = q.dtype, q.shape[-3], max(1, batch // max(1, sequences))
     q, k, v, kv_of = to_items(q, k, v)
     rows_of = [found.rows[item // heads // per] for item in range(len(q))]
-    return Blocks.apply(q, k, v, kv_of, rows_of).unflatten(0, (*lead, heads))
+    return Blocks.apply(q, k, v, kv_of, rows_of).unflatten(0, (*lead, heads)).to(given)
 
 
 @takes(**SHAPES)

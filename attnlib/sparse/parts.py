@@ -46,40 +46,96 @@ def merge_partial(
     return out, lse.masked_fill(blind, -torch.inf)
 
 
-def part_forward(q, k, v, bias=None):
+class Workspace:
+    """Scratch memory that is taken once and used again: fresh memory costs a page fault for every 4 KiB."""
+
+    def __init__(self, like):
+        self.like, self.flat = like, {}
+
+    def take(self, name, *shape):
+        """A tensor of this shape, holding anything; the next `take` of the same name takes it back."""
+        size = math.prod(shape)
+        if name not in self.flat or self.flat[name].numel() < size:
+            self.flat[name] = self.like.new_empty(size)
+        return self.flat[name][:size].view(shape)
+
+    def gather(self, name, x, items, keys):
+        """x[items][:, keys] for x (items, seq, width); a view where the keys are a slice."""
+        if isinstance(keys, slice):
+            return x[items, keys]
+        return torch.index_select(x[items], 1, keys, out=self.take(name, len(x[items]), len(keys), x.shape[-1]))
+
+
+def scaled_scores(work, q, k, bias, scale):
+    """q kᵀ · scale, plus the bias on the first keys: (items, rows, keys)."""
+    scores = work.take("scores", *q.shape[:2], k.shape[1])
+    torch.baddbmm(scores, q, k.mT, beta=0, alpha=scale, out=scores)
+    if bias is not None and bias.shape[-1]:
+        scores.unflatten(1, (-1, bias.shape[-2]))[..., : bias.shape[-1]].add_(bias.unsqueeze(-3))
+    return scores
+
+
+def part_forward(work, q, k, v, bias=None):
     """Attention of rows to the keys given: (out, lse2), lse2 being the base-2 logarithm of the sum of powers.
 
     q (items, rows, dim_head), k (items, keys, dim_head), v (items, keys, dim_v); `bias`, broadcast to
     (items, rows, b), is added to the scores of the first b keys: 0 where a query may see the key, -inf where not.
+    It may have fewer rows, and then holds for each run of so many. Both results lie in the workspace.
     """
-    scores = torch.bmm(q, k.mT).mul_(LOG2E / q.shape[-1] ** 0.5)         # (items, rows, keys)
-    if bias is not None:
-        scores[..., : bias.shape[-1]] += bias
-    row_max = scores.amax(-1, keepdim=True) if k.shape[1] else scores.new_full((*q.shape[:2], 1), -torch.inf)
-    row_max.masked_fill_(row_max == -torch.inf, 0)                       # a row that sees nothing stays finite
+    scores = scaled_scores(work, q, k, bias, LOG2E / q.shape[-1] ** 0.5)
+    row_max, row_sum = work.take("row_max", *q.shape[:2], 1), work.take("row_sum", *q.shape[:2], 1)
+    if k.shape[1]:
+        torch.amax(scores, -1, keepdim=True, out=row_max)
+    else:
+        row_max.fill_(-torch.inf)
+    row_max.clamp_(min=torch.finfo(q.dtype).min)                         # a row that sees nothing stays finite
     powers = scores.sub_(row_max).exp2_()
-    row_sum = powers.sum(-1, keepdim=True)
-    out = torch.bmm(powers, v).div_(row_sum.masked_fill(row_sum == 0, 1))
+    torch.sum(powers, -1, keepdim=True, out=row_sum)
+    out = torch.bmm(powers, v, out=work.take("out", *q.shape[:2], v.shape[-1]))
+    out.div_(row_sum.clamp(min=1))                                       # at least 1, unless the row sees nothing
     return out, row_max.add_(row_sum.log2_()).squeeze(-1)
 
 
-def part_backward(d_out, q, k, v, lse2, delta, bias=None):
+def part_backward(work, d_out, q, k, v, lse2, delta, bias=None):
     """Gradients (d_q, d_k, d_v) of `part_forward`, the weights computed again from lse2 (arXiv 2307.08691, Algorithm 2).
 
     `lse2` (items, rows) may stem from more keys than these, and `delta` (items, rows) is the sum of d_out · out
-    over the whole row, less the gradient of the log-sum-exp.
+    over the whole row, less the gradient of the log-sum-exp. The results lie in the workspace.
     """
-    scale = q.shape[-1] ** -0.5
-    powers = torch.bmm(q, k.mT).mul_(LOG2E * scale)                      # (items, rows, keys)
-    if bias is not None:
-        powers[..., : bias.shape[-1]] += bias
-    weights = powers.sub_(lse2.masked_fill(lse2 == -torch.inf, 0).unsqueeze(-1)).exp2_()
-    d_scores = torch.bmm(d_out, v.mT).sub_(delta.unsqueeze(-1)).mul_(weights).mul_(scale)
-    return torch.bmm(d_scores, k), torch.bmm(d_scores.mT, q), torch.bmm(weights.mT, d_out)
+    scores = scaled_scores(work, q, k, bias, LOG2E / q.shape[-1] ** 0.5)
+    weights = scores.sub_(lse2.clamp(min=torch.finfo(q.dtype).min).unsqueeze(-1)).exp2_()
+    d_scores = torch.bmm(d_out, v.mT, out=work.take("d_scores", *scores.shape))
+    d_scores.sub_(delta.unsqueeze(-1)).mul_(weights).mul_(q.shape[-1] ** -0.5)
+    return (torch.bmm(d_scores, k, out=work.take("d_q", *q.shape)),
+            torch.bmm(d_scores.mT, q, out=work.take("d_k", *k.shape)),
+            torch.bmm(weights.mT, d_out, out=work.take("d_v", *v.shape)))
+
+
+def weights_of(work, q, k, bias=None, blind=None):
+    """Softmax over all the keys of each row: (items, rows, keys). `blind`: rows to clear, as (rows, 1) bool."""
+    scores = scaled_scores(work, q, k, bias, q.shape[-1] ** -0.5)
+    weights = torch.softmax(scores, -1, out=work.take("weights", *scores.shape))
+    if blind is not None:
+        weights.unflatten(1, (-1, len(blind))).masked_fill_(blind, 0)
+    return weights
+
+
+def whole_backward(work, d_out, q, k, v, delta, bias=None, blind=None):
+    """Gradients (d_q, d_k, d_v) of weights_of(q, k) @ v; `delta` (items, rows) is the sum of d_out · out."""
+    weights = weights_of(work, q, k, bias, blind)
+    d_scores = torch.bmm(d_out, v.mT, out=work.take("scores", *weights.shape))
+    d_scores.sub_(delta.unsqueeze(-1)).mul_(weights).mul_(q.shape[-1] ** -0.5)
+    return (torch.bmm(d_scores, k, out=work.take("d_q", *q.shape)),
+            torch.bmm(d_scores.mT, q, out=work.take("d_k", *k.shape)),
+            torch.bmm(weights.mT, d_out, out=work.take("d_v", *v.shape)))
 
 
 def to_items(q, k, v):
-    """(items, ...) views of q, k, v with leading axes joined, and for each item of q the index of its keys' item."""
+    """(items, ...) views of q, k, v with leading axes joined, and for each item of q the index of its keys' item.
+
+    Half precision is computed in float32: sums of powers over long rows need it.
+    """
+    q, k, v = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (q, k, v))
     lead = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     heads, kv_heads = q.shape[-3], k.shape[-3]
     q, k, v = (x.expand(*lead, *x.shape[-3:]).flatten(0, -3) for x in (q, k, v))

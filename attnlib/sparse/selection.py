@@ -1,9 +1,11 @@
 """Attention to blocks that the content chooses: score each block by the mean of its keys, read the best ones."""
 
+import itertools
+
 import torch
 
 from attnlib._shapes import takes
-from attnlib.sparse.parts import LOG2E, SCRATCH, check_count, check_heads, part_backward, part_forward
+from attnlib.sparse.parts import SCRATCH, Workspace, check_count, check_heads, weights_of, whole_backward
 
 SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")
 
@@ -32,35 +34,56 @@ def choose_blocks(q, k, top_k, block_size, query_block, causal, before=0, real=N
 
 
 class Chosen(torch.autograd.Function):
-    """Attention of blocks of queries to chosen blocks of keys; saves q, k, v, out and the log-sum-exp."""
+    """Attention of blocks of queries to chosen blocks of keys; saves q, k, v and out, nothing of size seq²."""
 
     @staticmethod
     def forward(ctx, q, k, v, chosen, last_key, before, causal):
         """q (items, group, blocks_q, rows, dim_head), k and v (items, blocks_k, keys, width), chosen (items, blocks_q, top_k)."""
-        out, lse2 = v.new_empty(*q.shape[:-1], v.shape[-1]), q.new_empty(q.shape[:-1])
+        out, work, bias = v.new_empty(*q.shape[:-1], v.shape[-1]), Workspace(q), Bias(q, k, last_key, before, causal)
         for item, at, blocks in batches(chosen, q, k):
-            bias = bias_of(at, blocks, q, k, last_key, before, causal)
-            part = part_forward(rows_of(q[item], at), k[item][blocks].flatten(1, 2), v[item][blocks].flatten(1, 2), bias)
-            for total, found in zip((out, lse2), part, strict=True):
-                total[item, :, at] = found.unflatten(1, q.shape[1:4:2]).transpose(0, 1)
-        ctx.save_for_backward(q, k, v, chosen, out, lse2)
-        ctx.where = last_key, before, causal
+            weights = weights_of(work, rows_of(q[item], at), gather(work, "k", k[item], blocks), bias(at, blocks))
+            found = torch.bmm(weights, gather(work, "v", v[item], blocks))
+            out[item, :, at] = found.unflatten(1, q.shape[1:4:2]).transpose(0, 1)
+        ctx.save_for_backward(q, k, v, chosen, out)
+        ctx.bias = bias
         return out
 
     @staticmethod
     def backward(ctx, d_out):
         """The same blocks again; the choice itself has no gradient."""
-        q, k, v, chosen, out, lse2 = ctx.saved_tensors
+        q, k, v, chosen, out = ctx.saved_tensors
         delta = torch.linalg.vecdot(d_out, out)
-        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        d_q, d_k, d_v, work = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), Workspace(q)
         for item, at, blocks in batches(chosen, q, k):
-            bias = bias_of(at, blocks, q, k, *ctx.where)
-            part = part_backward(rows_of(d_out[item], at), rows_of(q[item], at), k[item][blocks].flatten(1, 2),
-                                 v[item][blocks].flatten(1, 2), rows_of(lse2[item], at), rows_of(delta[item], at), bias)
+            d_out_rows, q_rows, delta_rows = (rows_of(x[item], at) for x in (d_out, q, delta))
+            keys, values = gather(work, "k", k[item], blocks), gather(work, "v", v[item], blocks)
+            part = whole_backward(work, d_out_rows, q_rows, keys, values, delta_rows, ctx.bias(at, blocks))
             d_q[item, :, at] = part[0].unflatten(1, q.shape[1:4:2]).transpose(0, 1)
             for total, addend in ((d_k, part[1]), (d_v, part[2])):
                 total[item].index_add_(0, blocks.flatten(), addend.unflatten(1, (-1, k.shape[2])).flatten(0, 1))
         return d_q, d_k, d_v, None, None, None, None
+
+
+class Bias:
+    """What is added to the scores: hides later keys of the own block (causal), or the filling of the last block."""
+
+    def __init__(self, q, k, last_key, before, causal):
+        rows, self.keys = q.shape[3], k.shape[2]
+        self.causal, self.last_key, self.like, self.per_block = causal, last_key, k, self.keys // rows
+        self.before = before // rows                         # blocks of queries before the first
+        later = torch.ones(self.keys, self.keys, dtype=torch.bool, device=q.device).triu(1)
+        self.own = torch.zeros(self.keys, self.keys, dtype=q.dtype, device=q.device).masked_fill_(later, -torch.inf)
+        self.own = self.own.unflatten(0, (-1, rows))         # (blocks of queries to a block of keys, rows, keys)
+
+    def __call__(self, at, blocks):
+        """For the blocks of queries `at`, which read `blocks`: broadcasts to (blocks, rows, keys of the first blocks)."""
+        if self.causal:
+            own = torch.arange(self.before + at.start, self.before + at.stop) % self.per_block
+            return self.own if self.per_block == 1 else self.own[own]
+        if self.last_key % self.keys:
+            key = (blocks.unsqueeze(-1) * self.keys + torch.arange(self.keys)).flatten(1).unsqueeze(1)
+            return torch.where(key < self.last_key, 0.0, -torch.inf).to(self.like)
+        return None
 
 
 def batches(chosen, q, k):
@@ -68,7 +91,7 @@ def batches(chosen, q, k):
     number = (chosen[0] >= 0).sum(-1).tolist() if len(chosen) else []        # the same for all items
     edges = [0, *(i for i in range(1, len(number)) if number[i] != number[i - 1]), len(number)]
     for item in range(len(chosen)):
-        for first, stop in zip(edges[:-1], edges[1:], strict=True):
+        for first, stop in itertools.pairwise(edges):
             step = max(1, SCRATCH // max(1, q.shape[1] * q.shape[3] * k.shape[2] * max(1, number[first] if number else 1)))
             for start in range(first, stop, step):
                 at = slice(start, min(start + step, stop))
@@ -80,17 +103,12 @@ def rows_of(x, at):
     return x[:, at].transpose(0, 1).flatten(1, 2)
 
 
-def bias_of(at, blocks, q, k, last_key, before, causal):
-    """What is added to the scores: hides later keys of the own block (causal), or the filling of the last block."""
-    group, query_block, block_size = q.shape[1], q.shape[3], k.shape[2]
-    if causal:
-        position = before + query_block * at.start + torch.arange((at.stop - at.start) * query_block).view(-1, query_block, 1)
-        key = blocks[:, :1, None] * block_size + torch.arange(block_size)    # (blocks, 1, block_size): the own block
-        return torch.where(key <= position, 0.0, -torch.inf).to(q).repeat(1, group, 1)
-    if last_key % block_size:
-        key = (blocks[..., None] * block_size + torch.arange(block_size)).flatten(1).unsqueeze(1)
-        return torch.where(key < last_key, 0.0, -torch.inf).to(q)
-    return None
+def gather(work, name, x, blocks):
+    """Blocks of keys x (blocks_k, keys, width) put together: (blocks, number · keys, width)."""
+    count, number = blocks.shape
+    found = work.take(name, count * number, x.shape[1] * x.shape[2])
+    torch.index_select(x.flatten(1), 0, blocks.flatten(), out=found)
+    return found.view(count, number * x.shape[1], x.shape[2])
 
 
 @takes(**SHAPES)
@@ -145,6 +163,8 @@ def top_k_block_attention(
     lead = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     if not seq_k or not seq_q:
         return v.new_zeros(*lead, heads, seq_q, v.shape[-1]) + 0 * (q.sum() + k.sum() + v.sum())
+    given = q.dtype
+    q, k, v = (x.float() if given in (torch.float16, torch.bfloat16) else x for x in (q, k, v))
     sighted = min(seq_q, seq_k) if causal else seq_q                         # queries at positions from 0 on
     start = seq_k - sighted
     before = start - start % query_block
@@ -163,4 +183,4 @@ def top_k_block_attention(
     filled = (pad(x, (0, 0, 0, blocks_k * block_size - seq_k)).unflatten(1, (blocks_k, block_size)) for x in (k_items, v_items))
     out = Chosen.apply(q_blocks.unflatten(2, (-1, query_block)), *filled, chosen, seq_k, before, causal)
     out = out.flatten(2, 3)[:, :, start - before :][:, :, :sighted]          # (items, group, sighted, dim_v)
-    return pad(out.reshape(*lead, heads, sighted, v.shape[-1]), (0, 0, seq_q - sighted, 0))
+    return pad(out.reshape(*lead, heads, sighted, v.shape[-1]), (0, 0, seq_q - sighted, 0)).to(given)

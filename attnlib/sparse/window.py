@@ -7,6 +7,7 @@ from attnlib.sparse.band import Band
 from attnlib.sparse.parts import (
     LOG2E,
     SCRATCH,
+    Workspace,
     check_count,
     check_heads,
     merge_partial,
@@ -49,7 +50,7 @@ def sliding_window_attention(
     """
     check_heads("sliding_window_attention", q, k)
     check_count("sliding_window_attention", 0, left=left, right=right)
-    return window_part(q, k, v, left, right)[0]
+    return window_part(q, k, v, left, right)[0].to(q.dtype)
 
 
 def window_part(q, k, v, left, right):
@@ -98,7 +99,7 @@ def dilated_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, left: i
         q_class, (k_class, v_class) = every(q, back, step), (every(x, back, step) for x in (k, v))
         part = window_part(q_class, k_class, v_class, left, 0)[0]
         parts.append(torch.nn.functional.pad(part, (0, 0, -(-seq_q // step) - part.shape[-2], 0)))
-    return torch.stack(parts, -2).flatten(-3, -2)[..., -seq_q:, :]
+    return torch.stack(parts, -2).flatten(-3, -2)[..., -seq_q:, :].to(q.dtype)
 
 
 def every(x, back, step):
@@ -143,7 +144,7 @@ def global_window_attention(
     head = every_key_part(own, k, v)[0]
     near = window_part(others, k[..., n_global:, :], v[..., n_global:, :], left, right)
     far = every_key_part(others, k[..., :n_global, :], v[..., :n_global, :])
-    return torch.cat([head, merge_partial(*near, *far)[0]], -2)
+    return torch.cat([head, merge_partial(*near, *far)[0]], -2).to(q.dtype)
 
 
 class EveryKey(torch.autograd.Function):
@@ -152,10 +153,10 @@ class EveryKey(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, kv_of):
         """Attend."""
-        out, lse2 = v.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(q.shape[:2])
+        out, lse2, work = v.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(q.shape[:2]), Workspace(q)
         for item, kv in enumerate(kv_of):
             for rows in stretches(q.shape[1], k.shape[1]):
-                part = part_forward(q[item : item + 1, rows], k[kv : kv + 1], v[kv : kv + 1])
+                part = part_forward(work, q[item : item + 1, rows], k[kv : kv + 1], v[kv : kv + 1])
                 out[item, rows], lse2[item, rows] = part[0][0], part[1][0]
         ctx.save_for_backward(q, k, v, out, lse2)
         ctx.kv_of = kv_of
@@ -166,11 +167,11 @@ class EveryKey(torch.autograd.Function):
         """Attend again."""
         q, k, v, out, lse2 = ctx.saved_tensors
         delta = torch.linalg.vecdot(d_out, out) - d_lse
-        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        d_q, d_k, d_v, work = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), Workspace(q)
         for item, kv in enumerate(ctx.kv_of):
             for rows in stretches(q.shape[1], k.shape[1]):
                 at = slice(item, item + 1), rows
-                part = part_backward(d_out[at], q[at], k[kv : kv + 1], v[kv : kv + 1], lse2[at], delta[at])
+                part = part_backward(work, d_out[at], q[at], k[kv : kv + 1], v[kv : kv + 1], lse2[at], delta[at])
                 d_q[at] = part[0]
                 d_k[kv] += part[1][0]
                 d_v[kv] += part[2][0]
