@@ -6,7 +6,7 @@ from coursework import case, observe, sizes, wrong
 from coursework.running import Noticed
 
 TITLE = "One token, one step"
-CHAPTER = ""
+CHAPTER = "18_memory"
 POINTS, EDGE_POINTS = 5, 1
 RETURNS = ("out", "the new length", "cache_k", "cache_v")
 PROMPT = r"""

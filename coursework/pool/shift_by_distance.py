@@ -5,7 +5,7 @@ import numpy as np
 from coursework import Variant, case, observe, sizes, wrong
 
 TITLE = "From distances to keys"
-CHAPTER = ""
+CHAPTER = "18_memory"
 POINTS, EDGE_POINTS = 5, 1
 PROMPT = r"""
 In Transformer-XL {cite}`dai2019` a part of the score depends on the query and on how far back the key stands. It is cheap to score each query

@@ -8,7 +8,7 @@ from coursework import case, observe, wrong
 from coursework.running import Noticed
 
 TITLE = "What a streaming cache remembers"
-CHAPTER = ""
+CHAPTER = "18_memory"
 POINTS, EDGE_POINTS = 3, 1
 RETURNS = ("kept", "positions")
 PROMPT = r"""
