@@ -1,4 +1,4 @@
-"""Exercise: causal attention over a window without the full matrix, for problem sets on sparse attention."""
+"""Exercise: causal attention over a window without the full matrix."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Exercise: causal linear attention as a recurrence, for problem sets on the families of attention."""
+"""Exercise: causal linear attention as a recurrence."""
 
 import numpy as np
 

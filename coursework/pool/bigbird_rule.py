@@ -1,4 +1,4 @@
-"""Exercise: window, global tokens and drawn keys as one predicate, for problem sets on sparse attention."""
+"""Exercise: window, global tokens and drawn keys as one predicate."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Exercise: from which length on attention's own products dominate a layer, for problem sets on costs."""
+"""Exercise: from which length on attention's own products dominate a layer."""
 
 from coursework import case, observe, wrong
 

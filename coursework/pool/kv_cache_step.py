@@ -1,4 +1,4 @@
-"""Exercise: one step of generation with a preallocated cache, for problem sets on generation."""
+"""Exercise: one step of generation with a preallocated cache."""
 
 import numpy as np
 

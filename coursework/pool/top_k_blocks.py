@@ -1,4 +1,4 @@
-"""Exercise: which blocks of keys a query keeps, for problem sets on sparse attention."""
+"""Exercise: which blocks of keys a query keeps."""
 
 import numpy as np
 
