@@ -39,13 +39,15 @@ def decode_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
     _check_groups("decode_attention", q, k)
     (heads, seq_q, dim_head), (kv_heads, seq_k) = q.shape[-3:], k.shape[-3:-1]
     rows = q.unflatten(-3, (kv_heads, heads // kv_heads)).flatten(-3, -2)  # (..., kv_heads, group · seq_q, dim_head)
-    scores = rows @ k.mT / dim_head**0.5                     # (..., kv_heads, group · seq_q, seq_k)
+    rows = rows / dim_head**0.5
     if seq_q == 1:                                           # the newest query sees every key
+        scores = (k @ rows.mT).mT                            # (..., kv_heads, group, seq_k): rows @ k.mT, faster for few rows
         weights = torch.softmax(scores, dim=-1)
     else:
         later = torch.ones(seq_q, seq_k, dtype=torch.bool, device=q.device).triu(1 + seq_k - seq_q)
         later = later.repeat(heads // kv_heads, 1)           # (group · seq_q, seq_k): True where the key comes later
-        weights = torch.softmax(scores.masked_fill(later, -torch.inf), dim=-1).masked_fill(later, 0)
+        scores = (rows @ k.mT).masked_fill(later, -torch.inf)              # (..., kv_heads, group · seq_q, seq_k)
+        weights = torch.softmax(scores, dim=-1).masked_fill(later, 0)
     out = weights @ v                                        # (..., kv_heads, group · seq_q, dim_v)
     return out.unflatten(-2, (heads // kv_heads, seq_q)).flatten(-4, -3)  # (..., heads, seq_q, dim_v)
 
