@@ -219,7 +219,8 @@ def shifted_window_attention(
     Scores for an h × w grid in windows of M × M: hwM². The windows are rolled into place so that all have one shape.
     NaN or infinity in a key or value reaches the queries that share its window after rolling, and no other.
     """
-    grid, axes = q.shape[-1 - len(window):-1], list(range(-1 - len(window), -1))
+    grid = q.shape[-1 - len(window):-1]
+    axes = list(range(-1 - len(window), -1))
     pad = [end for size, m in zip(grid, window, strict=True) for end in (-size % m, 0)][::-1]
     back = [-s for s in shift]
     q, k, v = (window_partition(torch.roll(F.pad(x, (0, 0, *pad)), back, axes), window) for x in (q, k, v))
@@ -388,7 +389,8 @@ def two_level_mask(rows: torch.Tensor, seq_k: int, block_size: int, causal: bool
     ValueError, TypeError
         If a size is not an int in its range or `rows` has more axes than one.
     """
-    row, width = rows[:, None, None], (near + 1 + near * (not causal)) * block_size
+    row = rows[:, None, None]
+    width = (near + 1 + near * (not causal)) * block_size
     q_idx = row * block_size + torch.arange(block_size, device=rows.device)[:, None]  # (rows, block_size, 1)
     k_idx = (row - near) * block_size + torch.arange(width, device=rows.device)       # (rows, 1, width)
     block = torch.arange(-(-seq_k // block_size), device=rows.device)                 # (blocks,)
@@ -443,14 +445,17 @@ def two_level_attention(
     q = q.unflatten(-2, (len(rows), block_size))             # (..., rows, block_size, dim_head)
 
     mask = two_level_mask(rows, seq_k, block_size, causal, near)                 # (rows, block_size, width + blocks)
-    width, start = (near + 1 + near * (not causal)) * block_size, (own - near) * block_size
+    width = (near + 1 + near * (not causal)) * block_size
+    start = (own - near) * block_size
     ends = (0, 0, -start, start + width + (len(rows) - 1) * block_size - seq_k)  # a negative end cuts off
     fine_k, fine_v = (F.pad(x, ends).unfold(-2, width, block_size) for x in (k, v))  # (..., rows, dim, width)
-    (means_k, counts), (means_v, _) = block_means(k, block_size), block_means(v, block_size)
+    (means_k, counts), (means_v, _) = (block_means(k, block_size), block_means(v, block_size))
 
-    scores = torch.cat([q @ fine_k, q @ means_k.unsqueeze(-3).mT], dim=-1) / q.shape[-1] ** 0.5
+    scores = torch.cat([q @ fine_k, q @ means_k.unsqueeze(-3).mT], dim=-1)
+    scores = scores / q.shape[-1] ** 0.5
     scores = scores + F.pad(counts.to(q.dtype).log(), (width, 0))                # a summary weighs as much as its tokens
     blind = ~mask.any(dim=-1, keepdim=True)
-    weights = torch.softmax(scores.masked_fill(~mask & ~blind, -torch.inf), dim=-1).masked_fill(blind, 0)
-    out = weights[..., :width] @ fine_v.mT + weights[..., width:] @ means_v.unsqueeze(-3)
+    scores = scores.masked_fill(~mask & ~blind, -torch.inf)
+    weights = torch.softmax(scores, dim=-1).masked_fill(blind, 0)
+    out = (weights[..., :width] @ fine_v.mT + weights[..., width:] @ means_v.unsqueeze(-3))
     return out.flatten(-3, -2)[..., lead:lead + seq_q, :]

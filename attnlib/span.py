@@ -122,7 +122,8 @@ def span_head(
     """
     (seq_q, dim_head), seq_k = q.shape[-2:], k.shape[-2]
     block_size = max(16, left // 4) if block_size is None else block_size
-    first, rows, width = seq_k - seq_q, max(1, -(-seq_q // block_size)), left + block_size
+    first, width = seq_k - seq_q, left + block_size
+    rows = max(1, -(-seq_q // block_size))
     q = F.pad(q, (0, 0, 0, rows * block_size - seq_q)).unflatten(-2, (rows, block_size))
     ends = (0, 0, left - first, first + rows * block_size - seq_k)               # a negative end cuts off
     k, v = (F.pad(x, ends).unfold(-2, width, block_size) for x in (k, v))        # (..., rows, dim, width)

@@ -1,0 +1,962 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How far does a head have to look?
+#
+# A query that looks at everything pays for everything. Most of what it pays for is far away, and most of what it uses is near. This chapter builds
+# three ways to spend less on distance, each of which computes less for real. Windows that are *shifted* from layer to layer pass news on from one to the next. *Two levels* show every token near by
+# and one summary for each block far away. And with an *adaptive span*, each head learns how far back it looks at all.
+#
+# :::{admonition} Before you start
+# :class: note
+# **You need** chapters 5 and 6 (attention, heads), the {term}`window` and the {term}`receptive field`, and PyTorch's tensors and gradients. **You will build** the attention of Swin, with its shift, mask, bias and
+# merging, in one and two dimensions; coarse-then-fine attention; and heads with a learned span. **Time** about 90 minutes, with a good place
+# for a break before *What if far away were a summary?*; the cells run in half a minute. {numref}`fig-learned-spans` shows where we are going.
+# :::
+
+# %%
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from attnlib import costs, measure
+from attnlib.data import real_layer
+from attnlib.layers import attention
+from attnlib.plots import hierarchy_and_span as plots
+
+torch.set_num_threads(1)
+torch.set_printoptions(precision=3, sci_mode=False)
+generator = torch.Generator().manual_seed(0)
+
+# %% [markdown]
+# ## What do real heads need?
+#
+# Our twelve heads of MiniLM {cite}`wang2020b` read a sentence of 15 tokens (chapter 6). For each head: what share of its {term}`weight` goes to tokens at most $r$ places away?
+
+# %%
+layer = real_layer()
+places = np.arange(15)
+away = np.abs(places[:, None] - places)          # (seq_q, seq_k)
+within = np.array([(layer.weights * (away <= r)).sum(-1).mean(-1)
+                   for r in range(15)]).T        # (heads, 15)
+for h in (2, 5, 9):
+    print(f"head {h}: up to 1 away {within[h, 1]:.2f}, 4 {within[h, 4]:.2f}")
+
+# %% mystnb={"image": {"alt": "Curves of twelve heads over distance, rising to 1. Head 2 reaches 1.00 at distance 1. Heads 4 and 5 rise faster than the rest up to 2 tokens. The other nine rise slowly and together, with about half of their weight within 4 tokens."}, "figure": {"caption": "One head of the layer needs one token, some need a few, and most of them spread over the whole sentence.", "name": "fig-real-distances"}}
+plots.distances(within, {2: "head 2", 5: "head 5", 9: "head 9"})
+plt.show()
+
+# %% [markdown]
+# Head 2 looks one token back and could be computed with two keys per query instead of 15. Head 9 could not. No single
+# window fits both, and a sentence of 15 tokens says nothing yet about the heads of a long document. Keep this in mind: the first two methods of this chapter fix
+# the shape of the look beforehand, for all heads alike; the last one lets each head decide.
+#
+# ## Cut the line into windows
+#
+# The cheapest rule: cut the sequence into windows of $m$ tokens, attend within each. An image is cut the same way, along both axes, and *tokens of one window* then means a small square.
+# Here is a function for a **grid** with any number of axes. `unfold(axis, m, m)` cuts an axis into pieces of $m$ and puts the new axis last.
+
+# %%
+def window_partition(x, window):
+    lead = x.dim() - 1 - len(window)
+    for axis, size in enumerate(window, start=lead):
+        x = x.unfold(axis, size, size)  # (..., *counts, dim, *window)
+    x = x.flatten(lead, lead + len(window) - 1)  # (..., windows, dim, ...)
+    return x.flatten(lead + 2).mT  # (..., windows, tokens, dim)
+
+
+image = torch.tensor([[10 * row + column for column in range(6)]
+                      for row in range(4)])[..., None]  # (4, 6, 1)
+print(window_partition(image, (2, 3))[..., 0])
+
+# %% [markdown]
+# Each row is one window of 2 × 3 tokens; the digits name row and column. From here on this is `attnlib.hierarchy.window_partition`, and its inverse is `window_merge`.
+#
+# What do windows cost? With windows of $m$ tokens each query meets $m$ keys, so an $n$-token line needs $nm$ {term}`scores <score>` instead of $n^2$; an image of $h \times w$ tokens in windows of $M \times M$ needs $hwM^2$ {cite}`liu2021`.
+# Swin's first layers work on 56 × 56 tokens in windows of 7 × 7:
+
+# %%
+windows = costs.shifted_window_pairs([56, 56], 7)
+print(f"windows: {windows:,} scores, all pairs: {56**4:,}")
+print("fewer by a factor of", 56**4 // windows)
+
+# %% [markdown]
+# ## What never gets across
+#
+# Before the next cell: 32 tokens, windows of 8, no shift. After how many layers does the output at position 15 depend on all inputs?
+#
+# We measure it: {term}`gradient reach <gradient reach>` is the set of inputs that get a gradient from one output. The layer is `attnlib`'s; you
+# build the function inside it in a moment. Each layer adds its result to its input (a residual connection).
+
+# %%
+from attnlib.hierarchy import ShiftedWindowAttention
+
+
+def reached(shifts, seq=32, window=8, query=15):
+    torch.manual_seed(0)
+    x = torch.randn(seq, 16, requires_grad=True)
+    y, rows = x, []
+    for shift in shifts:
+        y = y + ShiftedWindowAttention(16, 2, (window,), (shift,))(y)
+        grad, = torch.autograd.grad(y[query].sum(), x, retain_graph=True)
+        rows.append(grad.any(dim=-1))
+    return torch.stack(rows).numpy()  # (layers, seq)
+
+
+never = reached([0, 0, 0, 0])
+print("inputs reached after 1 to 4 layers:", never.sum(-1))
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# After no number of layers. Windows that are cut at the same places in every layer are four separate networks. Position 15 is the last of its window and will never hear of
+# its neighbour 16.
+# :::
+#
+# The remedy is in the name of Swin (*shifted windows*): every second layer moves the cuts by half a window {cite}`liu2021`. What was at an edge is now in the middle.
+
+# %%
+shifted = reached([0, 4, 0, 4])
+print("with shifts:", shifted.sum(-1))
+
+# %% mystnb={"image": {"alt": "Two panels over 32 input positions, one row per number of layers from 1 to 4. Top, the same cuts in every layer: positions 8 to 15 are filled in all rows. Bottom, cuts moved by half a window in every second layer: 8 positions, then 8 to 23, then 0 to 23, then all 32."}, "figure": {"caption": "With equal cuts nothing ever leaves its window. With shifted ones the reach grows by about one window for each layer.", "name": "fig-window-reach"}}
+plots.reaches({"cuts at 8, 16, 24 in every layer": never,
+               "cuts moved by 4 in layers 2 and 4": shifted}, query=15)
+plt.show()
+
+# %% [markdown]
+# The reach grows by about a window per layer, as in a stack of convolutions. All of 3136 tokens of a line would take some 400 layers; this is where *merging* will help.
+#
+# ## How do you shift without odd windows?
+#
+# Moved cuts leave half a window at each end. On an 8 × 8 image with windows of 4 × 4, a shift by 2 gives nine windows of five shapes, instead of four of one shape. Swin's trick is to *roll* the image by the shift, so that what
+# falls off on one side comes back on the other: again four windows, all of them 4 × 4.
+
+# %% mystnb={"image": {"alt": "Two grids of 8 × 8 squares. Left, in place: cuts after 2 and 6 rows and columns make nine windows labelled 0 to 8, of sizes 2 and 4. Right, rolled: four windows of 4 × 4; the first holds only label 4, the second 5 and 3, the third 7 and 1, the last 8, 6, 2 and 0."}, "figure": {"caption": "Rolling turns nine windows into four of one shape, and brings tokens together that are far apart in the image: in the last window, those of all four corners.", "name": "fig-shift-regions"}}
+at = (torch.arange(8) - 2) // 4 + 1              # 0, 1 or 2 along one axis
+region = 3 * at[:, None] + at                    # (8, 8), 0 to 8
+rolled = torch.roll(region, (-2, -2), (0, 1))
+plots.regions(region.numpy(), rolled.numpy(), window=4, shift=2)
+plt.show()
+
+# %% [markdown]
+# The last window holds tokens from all four corners of the image. Nothing in the arithmetic knows that they are not neighbours. So this is the place of the chapter's deliberate break: **forget the mask**.
+# We need the rest of the function first. It pads the grid to whole windows, rolls, cuts, attends, and undoes it all; `mask` is ours to choose for now.
+
+# %%
+from attnlib.hierarchy import window_merge
+
+
+def windows_with(mask, x, window, shift):
+    rolled = torch.roll(x, [-s for s in shift], (0, 1))
+    inside = window_partition(rolled, window)    # (windows, tokens, dim)
+    out, _ = attention(inside, inside, inside, mask)
+    merged = window_merge(out, window, tuple(x.shape[:2]))
+    return torch.roll(merged, shift, (0, 1))
+
+
+def change_at(mask, source=(0, 3)):
+    x = torch.randn(8, 8, 16, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[source] += 1
+    pair = [windows_with(mask, each, (4, 4), (2, 2)) for each in (x, other)]
+    change = (pair[1] - pair[0]).norm(dim=-1)
+    return change / change.max()                 # (8, 8)
+
+# %% [markdown]
+# The token in the top row, column 3, is changed. Which outputs change, without a mask?
+
+# %%
+leaking = change_at(None)
+print("rows that change:", leaking.amax(1).nonzero().flatten().tolist())
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Rows 0 and 1, which hold its window, and rows 6 and 7: the *bottom* of the image. The top row looks at the bottom row as if they touched. No shape is wrong, no loss explodes; a network trained this way believes that images are printed on a doughnut.
+# :::
+#
+# Two tokens belong together if no cut lies between them. Along one axis a cut lies before $s$, $s + m$, $s + 2m$ and so on, so the number of the window is $\lfloor (p - s)/m \rfloor$, −1 before the first cut. Label
+# every token with these numbers, roll the labels along with the image, and compare within each window. Padding gets a label of its own, −2.
+
+# %%
+def shift_mask(grid, window, shift):
+    labels = []
+    for size, m, s in zip(grid, window, shift, strict=True):
+        at = torch.arange(size + -size % m)  # positions, padded
+        labels.append(torch.where(at < size, (at - s) // m, -2))
+    regions = torch.stack(torch.meshgrid(*labels, indexing="ij"), dim=-1)
+    regions = torch.roll(
+        regions, [-s for s in shift], dims=list(range(len(shift)))
+    )
+    regions = window_partition(regions, window)  # (windows, tokens, axes)
+    return (regions[:, :, None] == regions[:, None]).all(dim=-1)
+
+
+masks = shift_mask((8, 8), (4, 4), (2, 2))       # (windows, tokens, tokens)
+print("pairs allowed, of 256 in each window:", masks.sum((1, 2)).tolist())
+
+# %% mystnb={"image": {"alt": "Two maps of 8 × 8 outputs; the changed input in the top row, column 3, is marked by a cross. Left, without the mask, the top two and the bottom two rows change in columns 2 to 5. Right, with the mask, only rows 0 and 1 change in these columns."}, "figure": {"caption": "Without the mask a change at the top edge reaches the bottom edge. With it, it stays in its own window.", "name": "fig-shift-leak"}}
+clean = change_at(masks)
+assert not clean[2:].any() and not clean[:, :2].any() and not clean[:, 6:].any()
+plots.influence({"no mask": leaking.numpy(), "shift_mask": clean.numpy()}, (0, 3))
+plt.show()
+
+# %% [markdown]
+# The first window needs no mask (all 256 pairs), the two at an edge keep half of their pairs, the corner a quarter: 64 of 256. This is the price of rolling: the masked scores are computed and thrown away. It is `attnlib.hierarchy.shift_mask`.
+#
+# ## Where within the window?
+#
+# Attention does not know where a token stands (chapter 7). Swin adds to each score a learned number for the *offset* between query and key, one table per head:
+#
+# $$\operatorname{Attention}(Q, K, V) = \operatorname{softmax}\bigl(QK^\top/\sqrt{d} + B\bigr)V$$
+#
+# In a window of $m \times n$ tokens there are $(2m - 1)(2n - 1)$ offsets. Which entry does a pair use? Count offsets as digits of a number:
+
+# %%
+def relative_position_index(window):
+    index = 0
+    for m, at in zip(
+        window,
+        torch.meshgrid(*map(torch.arange, window), indexing="ij"),
+        strict=True,
+    ):
+        offset = at.reshape(-1, 1) - at.reshape(1, -1)  # from 1 - m to m - 1
+        index = index * (2 * m - 1) + offset + m - 1
+    return index
+
+
+print(relative_position_index((4,)))
+assert relative_position_index((7, 7)).unique().numel() == 13 * 13
+
+# %% [markdown]
+# Along each diagonal the same number: the same offset. A window of 7 × 7 has 2401 pairs and 169 biases per head. This is `attnlib.hierarchy.relative_position_index`. Now everything at once, with padding for sizes that do not divide:
+
+# %%
+def shifted_window_attention(q, k, v, window, shift, bias=None):
+    grid = q.shape[-1 - len(window):-1]
+    axes = list(range(-1 - len(window), -1))
+    pad = [end for size, m in zip(grid, window, strict=True)
+           for end in (-size % m, 0)][::-1]
+    back = [-s for s in shift]
+    q, k, v = (
+        window_partition(
+            torch.roll(F.pad(x, (0, 0, *pad)), back, axes), window
+        )
+        for x in (q, k, v)
+    )
+    scores = q @ k.mT / q.shape[-1] ** 0.5  # (..., windows, tokens, tokens)
+    scores = scores if bias is None else scores + bias.unsqueeze(-3)
+    mask = shift_mask(tuple(grid), window, shift).to(q.device)
+    weights = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)
+    padded = tuple(
+        size + -size % m for size, m in zip(grid, window, strict=True)
+    )
+    out = torch.roll(window_merge(weights @ v, window, padded), shift, axes)
+    return out[(..., *map(slice, grid), slice(None))]  # (..., *grid, dim_v)
+
+# %% [markdown]
+# It is `attnlib.hierarchy.shifted_window_attention`. The oracle is one line of thought: attention over the *whole* image with a mask that lets two tokens see each other if no cut lies between them. An image of 7 × 9, windows of 4 × 3, shifts of 2 and 1:
+
+# %%
+q, k, v = (torch.randn(2, 7, 9, 8, generator=generator, dtype=torch.float64)
+           for _ in range(3))                    # (heads, *grid, dim_head)
+local = shifted_window_attention(q, k, v, (4, 3), (2, 1))
+rows, columns = (torch.arange(7) - 2) // 4, (torch.arange(9) - 1) // 3
+number = (10 * rows[:, None] + columns).flatten()           # (63,)
+whole = number[:, None] == number                           # (63, 63)
+expected, _ = attention(*(x.flatten(1, 2) for x in (q, k, v)), whole)
+assert torch.allclose(local.flatten(1, 2), expected, rtol=0, atol=1e-12)
+print("63 tokens, a mask over", whole.numel(), "pairs: the same result")
+
+# %% [markdown]
+# The library's tests compare the layer with Hugging Face's Swin on random weights too, and find one difference worth knowing: where windows do not divide the image, the original code pads
+# with zeros and lets the padding take part as {term}`keys <key>`. Ours is seen by nobody.
+#
+# ## Merge, and the window grows
+#
+# A window of 7 × 7 stays small however many layers follow. So Swin shrinks the image instead: after a few layers, four neighbours (2 × 2) are put side by side, normalised, and projected to twice the width. The same window now covers twice the distance. Cutting into windows of two is all the code it needs.
+
+# %%
+class PatchMerging(nn.Module):
+    def __init__(self, dim, axes=2):
+        super().__init__()
+        self.axes, self.norm = axes, nn.LayerNorm(2**axes * dim)
+        self.reduce = nn.Linear(2**axes * dim, 2 * dim, bias=False)
+
+    def forward(self, x):
+        grid = x.shape[-1 - self.axes:-1]
+        pad = [end for size in grid for end in (size % 2, 0)][::-1]
+        cells = window_partition(
+            F.pad(x, (0, 0, *pad)), (2,) * self.axes
+        ).flatten(-2)  # (..., windows, 2^axes·dim)
+        half = [-(-size // 2) for size in grid]
+        return self.reduce(self.norm(cells)).unflatten(-2, half)
+
+
+print(tuple(PatchMerging(96)(torch.zeros(56, 56, 96)).shape))
+
+# %% [markdown]
+# It is `attnlib.hierarchy.PatchMerging`. Four levels of the smallest Swin, 96 numbers per token at first. What do you expect: does the cost of the scores rise or fall from level to level, and what does one window cover?
+
+# %%
+side, dim = 56, 96
+for level in range(1, 5):
+    scores = costs.shifted_window_pairs([side, side], 7)
+    gflop = 4 * scores * dim / 1e9               # two products, 2 FLOPs each
+    print(f"level {level}: {side:2} × {side:2} tokens of {dim:3}: "
+          f"{gflop:.3f} GFLOP, a window covers {7 * 56 // side:2} patches")
+    side, dim = side // 2, 2 * dim
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# It halves: a quarter of the tokens, twice as wide. At the fourth level there are 7 × 7 tokens: one window holds the whole image, and shifted windows have become full attention.
+# :::
+#
+# Predicted counts are worth little unchecked. Count what one layer does on an image of 28 × 28, with PyTorch's own counter:
+
+# %%
+two_d = ShiftedWindowAttention(192, 6, (7, 7), (3, 3))
+small = torch.randn(28, 28, 192, generator=generator)
+counted = measure.flops(lambda: two_d(small))
+projections = 4 * 2 * 28 * 28 * 192 * 192
+predicted = projections + 4 * costs.shifted_window_pairs([28, 28], 7) * 192
+assert counted == predicted
+print(f"{counted / 1e6:.0f} MFLOP, {projections / counted:.0%} in projections")
+
+# %% [markdown]
+# To the last FLOP. At this width, windows make attention so cheap that the four {term}`projections <projection>` are most of the layer: halving the scores again would gain next to nothing.
+#
+# What does merging do to the reach? A line of 256 tokens, windows of 8, alternate shifts, and a merge after every two layers. We count the inputs that reach one output.
+
+# %%
+def reach_of(merging, depth=6, seq=256):
+    torch.manual_seed(0)
+    x = torch.randn(seq, 8, requires_grad=True)
+    y, sizes = x, []
+    for i in range(depth):
+        if merging and i in (2, 4):
+            y = PatchMerging(y.shape[-1], axes=1)(y)
+        y = y + ShiftedWindowAttention(y.shape[-1], 2, (8,), (4 * (i % 2),))(y)
+        middle = y[y.shape[0] // 2].sum()
+        grad, = torch.autograd.grad(middle, x, retain_graph=True)
+        sizes.append(int(grad.any(dim=-1).sum()))
+    return sizes
+
+
+print("shifts alone:      ", reach_of(False))
+print("shifts and merging:", reach_of(True))
+
+# %% [markdown]
+# By windows alone the reach grows by 8 a layer; with merging, by 8, then 16, then 32. That is the hierarchy: {term}`receptive fields <receptive field>` that grow
+# exponentially with the levels, at a cost that falls. The price is that the last level no longer has one vector per token. For classifying or detecting this is no loss; for predicting the next token at every position
+# it is out of the question. What would be a hierarchy that keeps every token?
+#
+# :::{admonition} A good place for a break
+# :class: tip
+# Windows in place: cut, shift, mask, merge. The second half keeps the sequence as it is.
+# :::
+#
+# ## What if far away were a summary?
+#
+# A query attends token by token to its own block and the ones beside it, and to **one summary** for each block further away, all in one {term}`softmax`. A block's summary: the mean of its keys, the mean of its {term}`values <value>`. Blocks at the end may be shorter, so we keep the count.
+
+# %%
+def block_means(x, block_size):
+    seq = x.shape[-2]
+    blocks = -(-seq // block_size)
+    counts = (
+        seq - block_size * torch.arange(blocks, device=x.device)
+    ).clamp(max=block_size)
+    x = F.pad(x, (0, 0, 0, -seq % block_size)).unflatten(
+        -2, (blocks, block_size)
+    )  # (..., blocks, block_size, dim)
+    return x.sum(dim=-2) / counts[:, None], counts
+
+
+means, held = block_means(torch.arange(14.0).reshape(7, 2), 3)
+print(means.tolist(), held.tolist())
+
+# %% [markdown]
+# Now think before you run. A block holds 16 tokens with *equal* keys and equal values. Replace them by their summary. Beside it stand 4 other tokens with the same score. What share should the block have, and what share will it get?
+
+# %%
+score = torch.zeros(5)                           # the summary, 4 tokens
+print("share of the block:", torch.softmax(score, 0)[0].item())
+score[0] += torch.tensor(16.0).log()
+print("with log 16 added:", torch.softmax(score, 0)[0].item())
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# It should have 16/20 = 0.8, as its tokens would. It gets 1/5, because softmax counts entries, not tokens. The logarithm of the count, added to the score, turns $e^{s}$ into $16\,e^{s}$, and the summary stands for its tokens exactly.
+# :::
+#
+# Exactly as long as the keys of the block are equal. If they differ, the mean key is an approximation, and one in a known direction: $\sum_j e^{q \cdot k_j} \ge b\, e^{q \cdot \bar{k}}$ (the exponential is convex), so **a summary always gets too little weight**, the more the more
+# the scores in the block differ. The fine-near, coarse-far softmax is the idea of focal self-attention {cite}`yang2021`, there with learned pooling; the logarithm is the one that Token Merging adds when it fuses tokens {cite}`bolya2022`.
+# H-Transformer-1D {cite}`zhu2021` goes on to many levels, each twice as coarse, and coarsens the {term}`queries <query>` too.
+#
+# Who sees what? Blocks of queries are `rows`. For each row first the tokens of its neighbourhood, then all blocks; in the {term}`causal <causal mask>` case only whole blocks of the past may be summarised.
+
+# %%
+def two_level_mask(rows, seq_k, block_size, causal=False, near=1):
+    row = rows[:, None, None]
+    width = (near + 1 + near * (not causal)) * block_size
+    q_idx = row * block_size + torch.arange(
+        block_size, device=rows.device)[:, None]      # (rows, block_size, 1)
+    k_idx = (row - near) * block_size + torch.arange(
+        width, device=rows.device)                    # (rows, 1, width)
+    block = torch.arange(-(-seq_k // block_size), device=rows.device)
+    fine = (k_idx >= 0) & (k_idx < seq_k) & ((k_idx <= q_idx) | (not causal))
+    coarse = (block < row - near) | (block > row + near) & (not causal)
+    return torch.cat(
+        [each.expand(-1, block_size, -1) for each in (fine, coarse)], dim=-1)
+
+
+seen = two_level_mask(torch.arange(4), 16, 4, causal=True)
+print("row 3, its first query: tokens", seen[3, 0, :8].int().tolist(),
+      "summaries", seen[3, 0, 8:].int().tolist())
+
+# %% [markdown]
+# The query at position 12 sees tokens 8 to 12 one by one, and the summaries of blocks 0 and 1. The attention: `unfold` hands each row its neighbourhood as a view, and one softmax runs over both levels.
+
+# %%
+def two_level_attention(q, k, v, block_size, causal=False, near=1):
+    seq_q, seq_k = q.shape[-2], k.shape[-2]
+    own, lead = divmod(seq_k - seq_q, block_size)
+    rows = torch.arange(own, own + max(1, -(-(lead + seq_q) // block_size)),
+                        device=q.device)
+    q = F.pad(q, (0, 0, lead, len(rows) * block_size - lead - seq_q))
+    q = q.unflatten(-2, (len(rows), block_size))
+
+    mask = two_level_mask(rows, seq_k, block_size, causal, near)
+    width = (near + 1 + near * (not causal)) * block_size
+    start = (own - near) * block_size
+    ends = (0, 0, -start,
+            start + width + (len(rows) - 1) * block_size - seq_k)
+    fine_k, fine_v = (F.pad(x, ends).unfold(-2, width, block_size)
+                      for x in (k, v))           # (..., rows, dim, width)
+    (means_k, counts), (means_v, _) = (
+        block_means(k, block_size), block_means(v, block_size))
+
+    scores = torch.cat([q @ fine_k, q @ means_k.unsqueeze(-3).mT], dim=-1)
+    scores = scores / q.shape[-1] ** 0.5
+    scores = scores + F.pad(counts.to(q.dtype).log(), (width, 0))
+    blind = ~mask.any(dim=-1, keepdim=True)
+    scores = scores.masked_fill(~mask & ~blind, -torch.inf)
+    weights = torch.softmax(scores, dim=-1).masked_fill(blind, 0)
+    out = (weights[..., :width] @ fine_v.mT
+           + weights[..., width:] @ means_v.unsqueeze(-3))
+    return out.flatten(-3, -2)[..., lead:lead + seq_q, :]
+
+# %% [markdown]
+# These are `attnlib.hierarchy.block_means`, `two_level_mask` and `two_level_attention`. Two tests that can fail: with blocks of one token nothing is summarised but single tokens, so the result must be full attention; and with blocks of equal tokens nothing is lost either.
+
+# %%
+def draw(*shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+q, k, v = draw(50, 16), draw(50, 16), draw(50, 16)
+single = two_level_attention(q, k, v, block_size=1)
+assert torch.allclose(single, attention(q, k, v)[0], rtol=0, atol=1e-12)
+
+equal_k, equal_v = (x[:7].repeat_interleave(8, dim=0)[:50] for x in (k, v))
+pooled = two_level_attention(q, equal_k, equal_v, block_size=8)
+full, _ = attention(q, equal_k, equal_v)
+assert torch.allclose(pooled, full, rtol=0, atol=1e-12)
+
+# %% [markdown]
+# ### The cheapest block
+#
+# Each of $n$ queries meets at most $3b$ tokens near by and about $n/b$ summaries. What $b$ makes $3b + n/b$ smallest, and how does the cost then grow with $n$?
+
+# %%
+n = 4096
+blocks = [8, 16, 32, 64, 128, 256]
+pairs = [costs.two_level_pairs(n, near=1, block=b) for b in blocks]
+counted = [measure.flops(lambda b=b: two_level_attention(*[draw(n, 16)] * 3, b))
+           for b in blocks]
+share = [p / n**2 for p in pairs]
+print("predicted:", [f"{s:.3f}" for s in share])
+print("counted:  ", [f"{c / (4 * 16 * n**2):.3f}" for c in counted])
+print("√(n/3) =", round((n / 3) ** 0.5))
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# $b = \sqrt{n/3}$ (37 here), where both terms are equal, and then $2\sqrt{3}\; n\sqrt{n}$ scores: $O(n^{1.5})$, between a window's $O(n)$ and full attention's $O(n^2)$. Around its best value the cost is flat, so a power of two will do. More levels, each coarser, bring it down to $O(n)$ {cite}`zhu2021`.
+# :::
+#
+# FLOPs are not seconds. Against PyTorch's fused attention, 8192 tokens, two heads of 64:
+
+# %% tags=["nbval-ignore-output"]
+q, k, v = (torch.randn(2, 8192, 64, generator=generator) for _ in range(3))
+times = measure.cpu_times({
+    "full": lambda: F.scaled_dot_product_attention(q[None], k[None], v[None]),
+    "two levels": lambda: two_level_attention(q, k, v, block_size=64),
+}, repeats=3)
+faster = measure.ratios(times, to="two levels")["full"].median
+fewer = 8192**2 / costs.two_level_pairs(8192, near=1, block=64)
+assert faster > 1.5
+print(f"fewer scores: {fewer:.0f}×, faster: {faster:.1f}×")
+
+# %% [markdown]
+# Faster, by much less than the counts promise: our lines write every score, mask and weight to memory, several times; the fused kernel writes none. Where seconds matter, the skipping must be done inside a kernel.
+#
+# ### What it loses
+#
+# How far is the result from full attention? It depends on the keys, and we can have it both ways. First, keys that have nothing to do with their neighbours. Second, keys that change slowly along the sequence, as neighbouring patches of an image do. Third, a *needle*: one far key that
+# equals one query. Full attention gives it most of the weight.
+
+# %%
+def error(q, k, v, block_size, rows=slice(None)):
+    full, _ = attention(q, k, v)
+    out = two_level_attention(q, k, v, block_size)
+    return ((out - full)[rows].norm() / full[rows].norm()).item()
+
+
+def slowly(seq, dim, keep=0.98):
+    steps = draw(seq, dim)
+    for i in range(1, seq):
+        steps[i] = keep * steps[i - 1] + (1 - keep**2) ** 0.5 * steps[i]
+    return steps                                 # still of variance 1
+
+
+q, k, v = draw(1024, 64), draw(1024, 64), draw(1024, 64)
+smooth_k, smooth_v = slowly(1024, 64), slowly(1024, 64)
+q[900] = k[100]                                  # the needle
+_, weights = attention(q, k, v)
+print(f"full attention gives the needle {weights[900, 100]:.2f}")
+
+# %%
+blocks = [1, 2, 4, 8, 16, 32, 64]
+errors = {
+    "unrelated neighbours": [error(q, k, v, b) for b in blocks],
+    "slow change": [error(q, smooth_k, smooth_v, b) for b in blocks],
+    "the needle": [error(q, k, v, b, 900) for b in blocks],
+}
+for name, values in errors.items():
+    print(f"{name:>20}:", [f"{value:.2f}" for value in values])
+
+# %% mystnb={"image": {"alt": "Two panels over block sizes 1 to 64. Top: the share of all scores falls from above 1 at blocks of 1 to about 0.1 at 16 and rises again to about 0.2 at 64; a dashed line near 18 marks the square root of n over 3. Bottom, errors: the needle goes from 0 to 0.9 already at blocks of 2 and stays near 1; unrelated neighbours rise to about 0.8; slow change stays far lower, rising gradually."}, "figure": {"caption": "Summaries are good where neighbours are alike. A single token that matters is lost as soon as it shares its block.", "name": "fig-two-levels"}}
+share = [costs.two_level_pairs(1024, 1, b) / 1024**2 for b in blocks]
+plots.levels(blocks, share, errors, best=(1024 / 3) ** 0.5)
+plt.show()
+
+# %% [markdown]
+# This is the honest balance: a mean cannot say *which* of its tokens it was. Two levels suit content that is smooth (images, first of all), and summaries that are *trained* to keep what is needed. For finding a name 3000 tokens back they are
+# the wrong tool, unless they only point the way: in Native Sparse Attention one branch attends to compressed blocks (by a learned map, not a mean), and its scores choose the blocks that a second branch reads token by token. A third branch is a sliding window, each branch has a softmax of its own, and a learned gate mixes their results {cite}`yuan2025`.
+#
+# ## Let the head decide
+#
+# Back to the heads of the first figure. Some need one token, some need them all. Rather than one window for everyone, let each head *learn* its own {cite}`sukhbaatar2019`. A window's length is a whole number, and
+# nothing whole has a derivative; so the edge of the window is made soft. With $x$ the distance from query to key, $z$ the **span** of the head, and a ramp of $R$ tokens:
+#
+# $$m_z(x) = \min\Bigl[\max\bigl[\tfrac{1}{R}(R + z - x),\, 0\bigr],\, 1\Bigr]$$
+
+# %%
+def span_mask(distance, span, ramp):
+    return ((ramp + span - distance) / ramp).clamp(0, 1) * (distance >= 0)
+
+
+print(span_mask(torch.arange(10), span=3, ramp=4.0))
+
+# %% [markdown]
+# 1 up to distance $z = 3$, then down over 4 steps. At distance 7 = $z + R$ and beyond it is exactly 0: these keys need not be computed. The largest distance that is *not* 0 is the head's **reach**, $\lceil z + R \rceil - 1$ tokens before the query. The authors' code counts
+# the ramp into the size of a head's memory in the same way ([adaptive_span.py](https://github.com/facebookresearch/adaptive-span)), and **reach is what we shall call the learned span** when we compare it with a known one.
+#
+# The mask multiplies the exponentials, before the row is normalised:
+#
+# $$a_{tr} = \frac{m_z(t - r)\,\exp(s_{tr})}{\sum_q m_z(t - q)\,\exp(s_{tq})}$$
+#
+# As always the row's maximum is taken out first, here the maximum *of the keys that count*.
+
+# %%
+def span_softmax(scores, mask):
+    scores = scores.masked_fill(mask == 0, -torch.inf)
+    row_max = scores.detach().amax(dim=-1, keepdim=True).clamp(
+        min=torch.finfo(scores.dtype).min)
+    powers = mask * torch.exp(scores - row_max)
+    row_sum = powers.sum(dim=-1, keepdim=True)
+    return powers / row_sum.masked_fill(row_sum == 0, 1)
+
+
+soft = span_mask(torch.tensor([[7, 5, 3, 0]]), 3, 4.0)   # (seq_q, seq_k)
+print(soft, span_softmax(torch.zeros(1, 4), soft))
+
+# %% [markdown]
+# The weights sum to 1, and the key at distance 5 gets half of a full share. These are `attnlib.span.span_mask` and `attnlib.span.span_softmax`. Through which keys does $z$ get a gradient? Predict, for a span of 3 and a ramp of 4, then look.
+
+# %%
+z = torch.tensor(3.0, requires_grad=True)
+for distance in range(10):
+    slope, = torch.autograd.grad(span_mask(torch.tensor(distance), z, 4.0), z)
+    print(distance, slope.item(), end="; ")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Only through keys on the ramp (PyTorch counts its two ends in). A head hears about $z$ from the keys in the narrow zone where it is just about to stop looking, and from nowhere else. What lies beyond cannot pull. Keep that in mind.
+# :::
+#
+# ### Only as many keys as needed
+#
+# A mask alone saves nothing: the scores are computed and thrown away. So one head works on blocks of queries, each with its own keys and `left` before them, `left` being the reach. `unfold` cuts overlapping pieces
+# without copying. `positions` holds one learned vector per distance; the paper adds it to the key, so that a query can ask for a *distance* as well as for a content.
+
+# %%
+def span_head(q, k, v, left, span, ramp, positions=None, block_size=None):
+    (seq_q, dim_head), seq_k = q.shape[-2:], k.shape[-2]
+    block_size = max(16, left // 4) if block_size is None else block_size
+    first, width = seq_k - seq_q, left + block_size
+    rows = max(1, -(-seq_q // block_size))
+    q = F.pad(q, (0, 0, 0, rows * block_size - seq_q)).unflatten(
+        -2, (rows, block_size))
+    ends = (0, 0, left - first, first + rows * block_size - seq_k)
+    k, v = (F.pad(x, ends).unfold(-2, width, block_size) for x in (k, v))
+
+    column = torch.arange(width, device=q.device)
+    distance = torch.arange(
+        block_size, device=q.device)[:, None] + left - column
+    k_idx = first - left + block_size * torch.arange(
+        rows, device=q.device)[:, None, None] + column
+    real = (k_idx >= 0) & (k_idx < seq_k) & (distance <= left)
+    mask = span_mask(distance, span, ramp).to(q.dtype) * real
+
+    scores = q @ k                               # (..., rows, block_size, width)
+    if positions is not None:
+        by_distance = q @ positions[:left + 1].mT
+        scores = scores + by_distance.gather(
+            -1, distance.clamp(0, left).expand(scores.shape))
+    weights = span_softmax(scores / dim_head**0.5, mask)
+    return (weights @ v.mT).flatten(-3, -2)[..., :seq_q, :]
+
+# %% [markdown]
+# This is `attnlib.span.span_head`; `adaptive_span_attention` calls it once per head, with that head's own reach. The oracle: a dense table of all pairs, masked by the same $m_z$.
+
+# %%
+q, k, v, z = draw(40, 8), draw(40, 8), draw(40, 8), 6.5
+distance = torch.arange(40)[:, None] - torch.arange(40)
+dense = span_softmax(q @ k.mT / 8**0.5, span_mask(distance, z, 3.0).double())
+banded = span_head(q, k, v, left=9, span=z, ramp=3.0)  # ⌈6.5 + 3⌉ - 1
+assert torch.allclose(banded, dense @ v, rtol=0, atol=1e-12)
+
+# %% [markdown]
+# And it does compute less. A head of 4096 tokens, at three reaches:
+
+# %%
+q = torch.randn(4096, 64, generator=generator)
+for left in (31, 255, 4095):
+    used = measure.flops(lambda left=left: span_head(q, q, q, left, left, 1.0))
+    ideal = 4 * 64 * costs.adaptive_span_pairs(4096, [left])
+    print(f"reach {left:4}: {used / 1e6:7.0f} MFLOP, the band alone {ideal / 1e6:.0f}")
+
+# %% [markdown]
+# The surplus is the blocks' corners, which are computed and masked; at full reach it is the upper triangle too.
+#
+# ## A task whose ranges we know
+#
+# Do heads learn the spans they need? On language nobody knows what they need. So we make a task that fixes it: at every position, name the tokens that stood **6, 12, 24 and 48 places before**. Four answers, one layer, four heads. One head makes one blend (chapter 6), so it takes a head
+# per distance; nothing says which head is to take which. And as in anything real, not all can be predicted: one answer in five is replaced by a random token.
+
+# %%
+from attnlib.span import AdaptiveSpanAttention
+
+RANGES, VOCABULARY = (6, 12, 24, 48), 16
+
+
+def make_copies(rng, noise=0.2, batch=8, seq=128):
+    tokens = rng.integers(VOCABULARY, size=(batch, seq))
+    far = max(RANGES)
+    answers = np.stack([tokens[:, far - r:seq - r] for r in RANGES], axis=-1)
+    wrong = rng.random(answers.shape) < noise
+    other = rng.integers(VOCABULARY, size=answers.shape)
+    return tokens, np.where(wrong, other, answers)  # (batch, seq - 48, 4)
+
+
+class Copier(nn.Module):
+    def __init__(self, start=1.0, dim=64, max_span=64, ramp=4.0):
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, dim)
+        self.attend = AdaptiveSpanAttention(dim, 4, max_span, ramp, start)
+        self.answer = nn.Linear(dim, 4 * VOCABULARY)
+
+    def forward(self, tokens):
+        out = self.answer(self.attend(self.embed(tokens)))
+        return out.unflatten(-1, (4, VOCABULARY))[:, max(RANGES):]
+
+# %% [markdown]
+# The layer is the library's: projections, `adaptive_span_attention`, and two kinds of learned numbers, the vectors per distance and one fraction per head, $z = S \cdot \text{fraction}$ with $S = 64$ the longest span allowed. The loss gets a penalty,
+#
+# $$L = L_{\text{task}} + \frac{\lambda}{M}\sum_i z_i$$
+#
+# for the $M = 4$ heads: looking far costs. Every head starts **wide open**. After each step spans are brought back into $[0, S]$, as in the authors' code. In the last third of the training the step size falls to zero, so that the spans can settle.
+
+# %%
+def train(model, rng, steps, noise=0.2, penalty=0.02):
+    spans = [model.attend.fraction]
+    rest = [p for p in model.parameters() if p is not spans[0]]
+    groups = [{"params": rest}, {"params": spans, "lr": 0.003}]
+    optimiser = torch.optim.Adam(groups, lr=0.005, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1, 3 * (1 - step / steps)))
+    history = []
+    for _ in range(steps):
+        tokens, answers = map(torch.from_numpy, make_copies(rng, noise))
+        logits = model(tokens).flatten(0, -2)
+        loss = F.cross_entropy(logits, answers.flatten())
+        optimiser.zero_grad()
+        (loss + penalty * model.attend.penalty()).backward()
+        optimiser.step()
+        schedule.step()
+        model.attend.keep_in_bounds()
+        history.append(model.attend.reach())
+    return np.array(history)                     # (steps, heads)
+
+
+@torch.no_grad()
+def exam(model):
+    tokens, answers = make_copies(np.random.default_rng(1), noise=0)
+    right = model(torch.from_numpy(tokens)).argmax(-1).numpy() == answers
+    return right.mean((0, 1))                    # (4,), by distance
+
+# %% [markdown]
+# What do you expect of the reaches: shorter than the ranges, as the penalty wants, or longer, because of the ramp? By how much?
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(0)
+copier = Copier()
+history = train(copier, np.random.default_rng(0), 1000)
+learned = sorted(copier.attend.reach())
+assert exam(copier).min() > 0.95                 # chance is 1/16
+off = np.abs(np.array(learned) / RANGES - 1)
+assert off.max() < 0.2
+print("asked for", RANGES, "learned", learned, "right", exam(copier).round(2))
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Within a token or so. The ramp is part of the reach, and the penalty pulls until the needed key hangs on the last bit of the ramp: its mask may be as small as 0.1, for the head raises the score and renormalising does the rest. So $z$ itself lies *below* the range, by almost $R$, and the reach, $z + R$, at it.
+# :::
+
+# %% mystnb={"image": {"alt": "Four soft masks over distance from 0 to 64. Each is 1 up to about four tokens before one of the dashed lines at 6, 12, 24 and 48, and falls to zero on the line or within a token or two of it."}, "figure": {"caption": "The learned soft masks. Each head has taken one of the four distances, and stops looking right behind it.", "name": "fig-learned-spans"}}
+spans = copier.attend.span.detach()
+learned_masks = span_mask(torch.arange(65), spans[:, None], 4.0)
+plots.learned_spans(learned_masks.numpy(), RANGES)
+plt.show()
+
+# %% [markdown]
+# Did each head really take one distance? Equal numbers are no proof. Intervene: shorten one head at a time, to a reach of 4 tokens less, and see which answers suffer.
+
+# %% tags=["nbval-ignore-output"]
+order = np.argsort(copier.attend.reach())        # shortest reach first
+cut = []
+for h in order:
+    with torch.no_grad():
+        copier.attend.fraction[h] -= 4 / 64
+        cut.append(exam(copier))
+        copier.attend.fraction[h] += 4 / 64
+cut = np.array(cut)                              # (head, distance)
+assert np.diag(cut).max() < 0.3 and exam(copier).min() > 0.95
+print(cut.round(2))
+
+# %% [markdown]
+# Each row has one head cut, from the shortest reach to the longest; columns are the four distances. The diagonal falls to about chance, the rest stays: every head reads one distance, and it is the one at the end of its reach.
+#
+# ### What it saves
+#
+# At 4096 tokens, all four heads at the largest span allowed, and at the learned spans:
+
+# %% tags=["nbval-ignore-output"]
+many = torch.randn(1, 4096, 64, generator=generator)
+wide_open = Copier().attend
+used = [measure.flops(lambda a=a: a(many)) for a in (wide_open, copier.attend)]
+with torch.no_grad():
+    times = measure.cpu_times({"wide": lambda: wide_open(many),
+                               "learned": lambda: copier.attend(many)})
+faster = measure.ratios(times, to="learned")["wide"].median
+ideal = [costs.adaptive_span_pairs(4096, each) for each in ([64] * 4, learned)]
+assert used[1] < used[0] and faster > 1
+print(f"scores in the bands: {ideal[0] / ideal[1]:.1f}× fewer; "
+      f"FLOPs of the layer: {used[0] / used[1]:.1f}×; time: {faster:.1f}×")
+
+# %% [markdown]
+# The bands hold about 2.8 times fewer scores. Of the layer's FLOPs less is saved: the projections stay, and blocks have corners. With spans of thousands, as in the paper, the bands are what counts: they report spans that are short in low layers and long in a few heads of high ones,
+# and a maximum of 8192 characters at little more than the cost of a much shorter fixed window {cite}`sukhbaatar2019`.
+#
+# ## Where spans go wrong
+#
+# Three seeds, or the one you saw, are no law. The record below was made by `python -m tools.record_adaptive_span` with the cells of this page.
+
+# %%
+with open("data/16_adaptive_span.json") as file:
+    record = json.load(file)
+print(record["device"].split(",")[0], record["date"])
+for run in record["runs"]:
+    print(f"{run['name']:>24}, seed {run['seed']}: {run['reach']}, "
+          f"right {min(run['right']):.2f}")
+
+# %% mystnb={"image": {"alt": "Two panels of reach over 1000 training steps, four curves each, all starting at 64. Left, with noise in the answers: they fall and stop at the dashed lines 6, 12, 24 and 48. Right, without noise: they fall too, but curves pass through a line and go on falling."}, "figure": {"caption": "Left: heads stop where the task needs them. Right, nothing else changed but that the answers are all predictable: sharp heads fall off the edge, and do not come back.", "name": "fig-span-paths"}}
+runs = {run["name"]: run for run in record["runs"] if run["seed"] == 0}
+steps = np.array(record["steps"])
+plots.span_paths(steps, {
+    "one answer in five random": np.array(runs["as in the chapter"]["history"]),
+    "no noise": np.array(runs["no noise"]["history"]),
+}, RANGES)
+plt.show()
+
+# %% [markdown]
+# **The cliff.** Without noise, the same training loses heads. A head that is nearly always right sharpens without bound, its score at the needed key towers over the others, and a mask of 0.001 is as good as one of 1. So the loss feels nothing until the key is gone altogether, and then there is no
+# gradient to bring it back (you saw it: only the ramp has one). The soft mask is soft only while scores are moderate.
+#
+# **The other side of the same coin.** What happens to heads that start *closed*, with $z = 0$, a reach of 3 tokens? The authors' code starts them closed by default. Predict, then run.
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(0)
+closed = Copier(start=0.0)
+train(closed, np.random.default_rng(0), 150)
+assert max(closed.attend.reach()) <= 4 and exam(closed).max() < 0.15
+print("reach", closed.attend.reach(), "right", exam(closed).round(2))
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# They stay closed: nothing on the ramp is of any use, so the penalty alone has a say. On text it works, because there every longer look helps a little, and a span can grow step by step. Our task has nothing to offer between 4 and 6, and then everything. A learned span follows a *gradient of usefulness*; it does not search.
+# :::
+#
+# **The penalty's taste.** $\lambda$ pulls all spans alike, so the learned span is the shortest that the loss will still pay for, not the range of what is there. In the record, with $\lambda$ ten times as large, see what remains. Reading a learned span as "this head needs $n$ tokens" is right only together with the price it was learned at.
+
+# %% [markdown]
+# ## What to remember
+#
+# | property | consequence | cell that shows it |
+# |---|---|---|
+# | windows with equal cuts | four networks side by side: nothing crosses, in any number of layers | {numref}`fig-window-reach` |
+# | shifted cuts | reach grows by a window per layer | {numref}`fig-window-reach` |
+# | rolling needs `shift_mask` | without it, opposite edges touch, and nothing tells you | {numref}`fig-shift-leak` |
+# | merging | half the cost per level, twice the reach; no longer a vector per token | four levels |
+# | a summary stands for $b$ tokens | add $\log b$; exact for equal keys, too little weight otherwise | share of the block |
+# | two levels | $2\sqrt3\,n\sqrt n$ scores at $b = \sqrt{n/3}$; a needle in a far block is lost | {numref}`fig-two-levels` |
+# | soft mask with a span | the edge of a window gets a gradient, but only along the ramp | {numref}`fig-learned-spans` |
+# | reach per head | heads compute what they use: count bands, not masks | reach 31, 255, 4095 |
+# | spans learn downwards | a head that let go does not come back; closed heads need a gradient to grow | {numref}`fig-span-paths` |
+#
+# **In practice.** Hierarchies with windows made transformers the backbone of detection and segmentation {cite}`liu2021`. They are not the only way: a *plain* vision transformer, with a few layers of full attention among unshifted windows and
+# good pre-training, competes with them in detection {cite}`li2022`. In language, fixed windows have won over learned spans so far: Longformer mixes windows with a few global tokens {cite}`beltagy2020`, Gemma 3 has five layers of sliding windows for each layer of full attention {cite}`gemma2025`. A fixed pattern makes kernels and
+# caches simple; a span per head makes every head a shape of its own. And summaries returned as guides for selection in Native Sparse Attention {cite}`yuan2025`.
+#
+# **Shortcut taken here.** Swin's block has norms, an MLP and a residual stream around the attention; ours had the attention alone. Its successors changed the scores and the bias too. Our copying task has one needed distance per head; in language a head's use of distance is graded, which is kinder to learning spans
+# and harder to check. And our band is plain PyTorch: a kernel would skip its corners.
+
+# %% [markdown]
+# ## Exercises
+
+# %%
+from coursework import check, require
+
+# %% [markdown] tags=["ex:cut_windows", "ex-prompt"]
+# ```{exercise} An image in windows
+# :label: ex-cut-windows
+# In a Swin transformer {cite}`liu2021` every token attends within its own square window, and every second layer shifts the windows. Write
+# `cut_windows(x, window, shift)` for a picture `x` (..., height, width, dim) of tokens; `window`, the side of a window in tokens, divides height and
+# width, and `shift` is from 0 to window − 1. First the picture is moved up and to the left by `shift` rows and columns, cyclically: what leaves at
+# the top comes back at the bottom, what leaves on the left on the right, so that the token at (shift, shift) comes first. Then it is cut into windows.
+# Return (..., number of windows, window², dim): windows in reading order (row by row), and in each the tokens in reading order.
+# ```
+
+# %% tags=["ex:cut_windows", "ex-stub"]
+def cut_windows(x, window, shift):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:cut_windows", "ex-check"]
+check(cut_windows)
+
+# %% tags=["ex:cut_windows", "ex-solution", "hide-cell"]
+def cut_windows(x, window, shift):
+    x = np.roll(x, (-shift, -shift), axis=(-3, -2))
+    *lead, height, width, dim = x.shape
+    rows, columns = height // window, width // window
+    x = x.reshape(*lead, rows, window, columns, window, dim)
+    x = x.swapaxes(-4, -3)  # (..., rows, columns, window, window, dim)
+    return x.reshape(*lead, rows * columns, window**2, dim)
+
+
+require(cut_windows)
+
+# %% [markdown] tags=["ex:region_mask", "ex-prompt"]
+# ```{exercise} Windows that were not one
+# :label: ex-region-mask
+# A Swin transformer {cite}`liu2021` moves a picture of `height` by `width` tokens up and to the left by `shift`, cyclically, before it cuts it into
+# square windows of side `window`. In the last windows tokens then meet that lie at opposite ends of the picture. Write
+# `region_mask(height, width, window, shift)`: a boolean array (number of windows, window², window²), True where two tokens of a window **may attend** to
+# each other, that is where, on neither axis, one of the two has come round from the other end and the other has not. Windows follow each other in
+# reading order (row by row), and so do the tokens of a window. `window` divides height and width; `shift` is from 0 to window − 1.
+# ```
+
+# %% tags=["ex:region_mask", "ex-stub"]
+def region_mask(height, width, window, shift):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:region_mask", "ex-check"]
+check(region_mask)
+
+# %% tags=["ex:region_mask", "ex-solution", "hide-cell"]
+def region_mask(height, width, window, shift):
+    row, column = np.indices((height, width))  # places after the move
+    region = 2 * (row >= height - shift) + (column >= width - shift)
+    cut = region.reshape(height // window, window, width // window, window)
+    cut = cut.swapaxes(1, 2).reshape(-1, window**2)  # one row per window
+    return cut[:, :, None] == cut[:, None, :]
+
+
+require(region_mask)
+
+# %% [markdown] tags=["ex:span_weights", "ex-prompt"]
+# ```{exercise} A window with a slope
+# :label: ex-span-weights
+# With an adaptive span {cite}`sukhbaatar2019` every head learns how far back it looks. A key at distance x before its query (0 for the query's own
+# position) counts $m(x) = \min(1, \max(0, (R + z - x) / R))$: in full up to z, then less and less, and from z + R on not at all. Write
+# `span_weights(scores, span, ramp)`: `scores` (..., heads, seq_q, seq_k), scaled already, `span` (heads,), one z ≥ 0 for each head, and the number
+# `ramp` = R > 0. Queries are the last `seq_q` of the `seq_k` positions (there may be more queries than keys), and keys after a query do not
+# count. Return the weights, of the shape of `scores`: $m_{ij}\, e^{s_{ij}} / \sum_j m_{ij}\, e^{s_{ij}}$, zeros in a row where nothing counts. Scores of
+# ±10,000 must neither overflow nor leave a row 0/0, wherever the largest one stands.
+# ```
+
+# %% tags=["ex:span_weights", "ex-stub"]
+def span_weights(scores, span, ramp):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:span_weights", "ex-check"]
+check(span_weights)
+
+# %% tags=["ex:span_weights", "ex-solution", "hide-cell"]
+def span_weights(scores, span, ramp):
+    seq_q, seq_k = scores.shape[-2:]
+    distance = np.arange(seq_k - seq_q, seq_k)[:, None] - np.arange(seq_k)
+    m = np.clip((ramp + span[:, None, None] - distance) / ramp, 0, 1)
+    m = np.where(distance >= 0, m, 0)  # (heads, seq_q, seq_k)
+    counted = np.where(m > 0, scores, -np.inf)
+    top = counted.max(axis=-1, keepdims=True)
+    powers = m * np.exp(counted - np.where(np.isfinite(top), top, 0))
+    total = powers.sum(axis=-1, keepdims=True)
+    return powers / np.where(total > 0, total, 1)
+
+
+require(span_weights)
+
+# %% [markdown] tags=["ex:explore_second_moment", "ex-prompt", "ex-open"]
+# ```{exercise} Explore: a better summary
+# :label: ex-explore-second-moment
+# A summary gets too little weight when the scores in its block differ. If they were spread like a normal distribution with variance $\sigma^2$, then $\tfrac1b\sum_j e^{s_j} \approx e^{\bar s + \sigma^2/2}$, and $\sigma^2 = q^\top C q / d$ with the
+# covariance $C$ of the keys in the block. Add half of it to the score, at first with the whole of $C$, then with its diagonal only. Draw the error over block sizes for the three kinds of keys again. What happens to the needle, and why can no correction of the *weight* find it?
+# ```
+
+# %% [markdown]
+# **Sources.** Shifted windows, their mask, bias and merging: {cite:t}`liu2021`. Two levels: {cite:t}`yang2021`, {cite:t}`zhu2021`, {cite:t}`yuan2025`; the logarithm of the count: {cite:t}`bolya2022`. Adaptive span: {cite:t}`sukhbaatar2019`.
