@@ -7,6 +7,7 @@ positions       sinusoids, rotary positions (RoPE), linear biases (ALiBi)       
 masks           who may attend to whom, as predicates; how they combine and become arrays   numpy
 costs           exact counts in Python ints: FLOPs, traffic, parameters, memory             numpy (std library)
 layers          the same as torch modules: MHA, GQA, MQA, cross-attention                   torch
+sparse          windows, dilated, global, blocks, chosen blocks: what is masked is skipped  torch
 hierarchy       shifted windows and merging; near by in full, far away in summaries         torch
 span            heads that learn how far back they look, and compute no further             torch
 linear          linear attention, its gated and delta-rule kin: a state of fixed size       torch

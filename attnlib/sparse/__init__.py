@@ -1,7 +1,7 @@
 """Sparse attention that skips what it does not need: windows, dilated windows, global tokens, blocks, chosen blocks."""
 
 from attnlib.sparse.blocks import BlockMap, bigbird_attention, block_map, block_sparse_attention
-from attnlib.sparse.parts import merge_partial
+from attnlib.sparse.merging import merge_partial
 from attnlib.sparse.selection import top_k_block_attention
 from attnlib.sparse.window import dilated_attention, global_window_attention, sliding_window_attention
 

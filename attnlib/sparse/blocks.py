@@ -8,43 +8,10 @@ import torch
 
 from attnlib import masks
 from attnlib._shapes import takes
-from attnlib.sparse.parts import (
-    SCRATCH,
-    Workspace,
-    check_count,
-    check_heads,
-    to_items,
-    weights_of,
-    whole_backward,
-)
+from attnlib.sparse._blocks import BlockRow, Blocks, block_row
+from attnlib.sparse._parts import check_count, check_heads, to_items
 
 SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")
-
-
-@dataclass(frozen=True)
-class BlockRow:
-    """What one block of queries computes: the keys, by position, and which of the first ones it may see.
-
-    Attributes
-    ----------
-    rows : slice
-        The queries, counted from the first one given.
-    keys : (keys,) int64 tensor, or slice
-        Positions of all keys of all computed blocks, those of partial blocks first; a slice where they follow each other.
-    bias : (rows, partial) tensor
-        0 where a query may see a key of a partial block, -inf where not.
-    blind : (rows, 1) bool tensor, or None
-        Which queries see no key at all; None if none.
-    """
-
-    rows: slice
-    keys: torch.Tensor | slice
-    bias: torch.Tensor
-    blind: torch.Tensor | None
-
-    def __len__(self) -> int:
-        """How many keys."""
-        return self.keys.stop - self.keys.start if isinstance(self.keys, slice) else len(self.keys)
 
 
 @dataclass(frozen=True)
@@ -73,7 +40,13 @@ class BlockMap:
 
     @property
     def fraction(self) -> float:
-        """Computed pairs of query and key, as a share of all seq_q · seq_k."""
+        """Computed pairs of query and key, as a share of all.
+
+        Returns
+        -------
+        float
+            Between 0 and 1; for several sequences their mean.
+        """
         pairs = sum((row.rows.stop - row.rows.start) * len(row) for rows in self.rows for row in rows)
         return pairs / max(1, self.seq_q * self.seq_k * len(self.rows))
 
@@ -129,88 +102,6 @@ def block_map(predicate: masks.Predicate, seq_q: int, seq_k: int | None = None, 
     kinds = np.stack(all_kinds, 1) if all_kinds else np.zeros((1, 0, len(starts)), np.uint8)
     rows = tuple(zip(*all_rows, strict=True)) if all_rows else ((),)
     return BlockMap(seq_q, seq_k, block_size, kinds, rows, torch.from_numpy(seen))
-
-
-def block_row(rows, allowed, kinds, block_size):
-    """The `BlockRow` of one block of queries; `allowed` is (rows, seq_k) bool, `kinds` (blocks_k,)."""
-    position = np.arange(allowed.shape[-1])
-    kind = kinds[position // block_size]                     # (seq_k,): the kind of each key's block
-    partial, full = position[kind == 1], position[kind == 2]
-    bias = np.where(allowed[:, partial], np.float32(0), np.float32(-np.inf))
-    keys, blind = np.concatenate([partial, full]), ~allowed.any(-1, keepdims=True)
-    consecutive = len(keys) == 0 or bool((np.diff(keys) == 1).all())
-    at = slice(int(keys[0]) if len(keys) else 0, int(keys[-1]) + 1 if len(keys) else 0)
-    return BlockRow(rows, at if consecutive else torch.from_numpy(keys), torch.from_numpy(bias),
-                    torch.from_numpy(blind) if blind.any() else None)
-
-
-class Blocks(torch.autograd.Function):
-    """Attention of each block of queries to its gathered keys; saves q, k, v and out, nothing of size seq²."""
-
-    @staticmethod
-    def forward(ctx, q, k, v, kv_of, rows_of):
-        """`rows_of` holds the rows of each item's sequence; runs of items with the same rows go together."""
-        out, work = v.new_empty(*q.shape[:2], v.shape[-1]), Workspace(q)
-        for items, kvs, group, row in jobs(kv_of, rows_of):
-            keys, values = work.gather("k", k, kvs, row.keys), work.gather("v", v, kvs, row.keys)
-            weights = weights_of(work, together(q, items, row, group), keys, row.bias.to(q.dtype), row.blind)
-            if group == 1:
-                torch.bmm(weights, values, out=out[items, row.rows])
-            else:
-                out[items, row.rows] = torch.bmm(weights, values).unflatten(1, (group, -1)).flatten(0, 1)
-        ctx.save_for_backward(q, k, v, out)
-        ctx.kv_of, ctx.rows_of = kv_of, rows_of
-        return out
-
-    @staticmethod
-    def backward(ctx, d_out):
-        """The same blocks again."""
-        q, k, v, out = ctx.saved_tensors
-        delta = torch.linalg.vecdot(d_out, out)
-        d_q, d_k, d_v, work = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), Workspace(q)
-        for items, kvs, group, row in jobs(ctx.kv_of, ctx.rows_of):
-            d_out_rows, q_rows, delta_rows = (together(x, items, row, group) for x in (d_out, q, delta))
-            keys, values = work.gather("k", k, kvs, row.keys), work.gather("v", v, kvs, row.keys)
-            part = whole_backward(work, d_out_rows, q_rows, keys, values, delta_rows, row.bias.to(q.dtype), row.blind)
-            d_q[items, row.rows] = part[0].unflatten(1, (group, -1)).flatten(0, 1)
-            for total, addend in ((d_k, part[1]), (d_v, part[2])):
-                scatter_add(total, kvs, row.keys, addend)
-        return d_q, d_k, d_v, None, None
-
-
-def together(x, items, row, group):
-    """The row's queries of each run of `group` items, one after the other: (kv items, group · rows, ...)."""
-    found = x[items, row.rows]
-    return found if group == 1 else found.unflatten(0, (-1, group)).flatten(1, 2)
-
-
-def jobs(kv_of, rows_of):
-    """(slice of items, slice of their keys' items, query heads to a key head, BlockRow), sized to the scratch."""
-    group = kv_of.count(0)
-    for rows, run in runs(rows_of):
-        for row in rows:
-            per_kv = max(1, group * (row.rows.stop - row.rows.start) * len(row))
-            step = max(1, SCRATCH // per_kv) * group
-            for first in range(run.start, run.stop, step):
-                items = slice(first, min(first + step, run.stop))
-                yield items, slice(items.start // group, items.stop // group), group, row
-
-
-def runs(rows_of):
-    """(rows, range of the consecutive items that have them)."""
-    start = 0
-    for stop in range(1, len(rows_of) + 1):
-        if stop == len(rows_of) or rows_of[stop] is not rows_of[start]:
-            yield rows_of[start], range(start, stop)
-            start = stop
-
-
-def scatter_add(total, items, keys, addend):
-    """Add to total[items][:, keys]."""
-    if isinstance(keys, slice):
-        total[items, keys] += addend
-    else:
-        total[items].index_add_(1, keys, addend)
 
 
 @takes(**SHAPES)

@@ -10,7 +10,7 @@ the two matrix products compute (tile + left + right) / (left + right + 1) times
 import numpy as np
 import torch
 
-from attnlib.sparse.parts import LOG2E, SCRATCH, Workspace, part_backward, part_forward
+from attnlib.sparse._parts import LOG2E, SCRATCH, Workspace, part_backward, part_forward
 
 
 class Band(torch.autograd.Function):
