@@ -593,10 +593,10 @@ assert crowded[:2].min() > 0.9       # not yet compressed
 # not affected. The measurement lies a few hundredths below.
 # :::
 #
-# Is it really the shared slots? Sort the same answers by whether the fact shares its slot.
+# Is it really the shared slots? Sort the answers about a thousand new texts by whether the fact shares its slot.
 
 # %%
-text, answers, ago = make_text(np.random.default_rng(1), 1000, facts=2)
+text, answers, ago = make_text(rng, 1000, facts=2)
 told = text[..., 0] == TELL                              # (batch, SEGMENTS, SEQ)
 per_slot = told.unflatten(-1, (-1, 4)).sum(dim=-1)       # facts in each slot
 shares_slot = (per_slot == 2).repeat_interleave(4, dim=-1)  # per token
