@@ -470,11 +470,15 @@ def _run(step, state, chunk, q, *per_key):
     """`in_chunks` with shared heads and with queries aligned to the end; chunk None: everything sees everything."""
     (heads, seq_q), (kv_heads, seq_k), given = q.shape[-3:-1], per_key[0].shape[-3:-1], q.dtype
     blind, before = (0, 0) if chunk is None else (max(seq_q - seq_k, 0), max(seq_k - seq_q, 0))
-    q = F.pad(q[..., blind:, :], (0, 0, before, 0))           # queries that nobody will read, for the keys before
+    q = q[..., blind:, :]
+    if before:
+        q = F.pad(q, (0, 0, before, 0))                       # queries that nobody will read, for the keys before
     q = q.unflatten(-3, (kv_heads, heads // kv_heads)).to(state.dtype)  # (..., kv_heads, group, seq, dim_head)
     per_key = [each.unsqueeze(-3).to(state.dtype) for each in per_key]
     out, state = step(q, *per_key, state) if chunk is None else in_chunks(step, state, chunk, q, *per_key)
-    out = F.pad(out.flatten(-4, -3)[..., before:, :], (0, 0, blind, 0))
+    out = out.flatten(-4, -3)[..., before:, :]
+    if blind:
+        out = F.pad(out, (0, 0, blind, 0))
     return out.to(given), state.squeeze(-3)
 
 

@@ -964,7 +964,7 @@ require(delta_rule_step)
 # %% [markdown] tags=["ex:explore_beta", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: beyond one
 # :label: ex-explore-beta
-# With $|k| = 1$ the delta rule multiplies the state's component along $k$ by $1 - \beta$. What do $\beta = 2$ and $\beta = 3$ do? Write the same pair ten times with each and watch the state. Which single bit can a state with $\beta = 2$ keep that no state with $\beta \le 1$ can?
+# With $|k| = 1$ the delta rule multiplies the state's component along $k$ by $1 - \beta$ before it writes. Write the value 0 under the same key ten times with $\beta = 0.5$, 1, 2 and 3, into a state that is not empty, and watch its component along $k$. What does the state with $\beta = 2$ know about the *number* of tokens read that the others forget?
 # ```
 
 # %% [markdown]
