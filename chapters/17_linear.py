@@ -483,7 +483,7 @@ assert max(best[:6]) < 1e-12 < min(best[6:])
 # exact with this $\phi$. Only more features are: that is why they matter. (An answer that only has to *point to the right digit* survives some error, as in chapter 1.)
 # :::
 #
-# The limit is not about linear attention. *Anything* that reads with a state of $b$ bits can tell at most $2^b$ pasts apart, and so cannot copy a text of more than $b$ bits; {cite:t}`jelassi2024` prove it and see it in trained models, {cite:t}`arora2024` measure the trade between the size of the state and recall.
+# The limit is not about linear attention. *Anything* that reads with a state of $b$ bits can tell at most $2^b$ pasts apart, and so cannot give back every text of more than $b$ bits; {cite:t}`jelassi2024` prove it and see it in trained models, {cite:t}`arora2024` measure the trade between the size of the state and recall.
 #
 # ## A state that fades
 #
@@ -623,7 +623,7 @@ for chunk in (1, 7, 64):
 #
 # ## Three ways to write
 #
-# Four facts, under four perpendicular keys: 1, 2, 3, 4. Then the second changes: it is now 9. What does each state answer to the four keys? Write down twelve numbers before you run it; the gate fades by 0.8 at each step.
+# Four facts, under four perpendicular keys: 1, 2, 3, 4. Then the second changes: it is now 9. What does each state answer to the four keys: the sum, the gate (which fades by 0.8 at each step), the delta rule, and both together? Write down four numbers for each before you run it.
 
 # %%
 from attnlib.linear import delta_rule_attention, gated_linear_attention
@@ -642,7 +642,7 @@ for name, state in states.items():
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The sum answers 11 to the changed key: both values at once. The gate has faded all facts, whether they changed or not, and still mixes 9 with what is left of 2. The delta rule answers 9, and 1, 3, 4 as before.
+# The sum answers 11 to the changed key: both values at once. The gate has faded all facts, whether they changed or not, and still mixes 9 with what is left of 2. The delta rule answers 9, and 1, 3, 4 as before; with the gate it answers 9, and the others have faded.
 # :::
 #
 # Does it then forget nothing? Turn to a new page: *everything* known so far is obsolete. The delta rule can only overwrite key by key, and only keys that come up again. A decay of 0 clears the state in one step. Each repairs what the other cannot, which is the case for using both {cite}`yang2024b`.
