@@ -165,3 +165,16 @@ def test_a_dead_link_and_a_foreign_script_are_caught(tmp_path):
     assert [fault.split(": ")[1].split(" leads")[0] for fault in broken(tmp_path, pages)] == [
         "<a> gone.html", "<a> #nowhere", "<img> gone.png"]
     assert loaded_from_elsewhere(tmp_path, pages) == ["page.html: <script> https://example.org/a.js"]
+
+
+def test_a_chapter_has_the_number_of_its_file(site: Build):
+    """Parts that are not written yet leave a gap, on the page, in the menu and in the names of figures."""
+    menu = (site.html / "intro.html").read_text(encoding="utf8")
+    chapters = [page for page in pages_in_toc() if page.startswith("chapters/")]
+    assert chapters
+    for page in chapters:
+        number = int(page.removeprefix("chapters/")[:2])
+        text = (site.html / f"{page}.html").read_text(encoding="utf8")
+        assert re.search(rf'<h1><span class="section-number">{number}\. ?</span>', text), page
+        assert f"Fig. {number}.1" in text, page
+        assert re.search(rf'href="{page}\.html">\s*{number}\. ', menu), page
