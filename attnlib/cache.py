@@ -93,7 +93,7 @@ class KVCache:
 
     @property
     def keys(self) -> torch.Tensor:
-        """The keys so far: a view, valid until the cache is rewound.
+        """The keys so far, a view, valid until the cache is rewound.
 
         Returns
         -------
@@ -103,7 +103,7 @@ class KVCache:
 
     @property
     def values(self) -> torch.Tensor:
-        """The values so far: a view, valid until the cache is rewound.
+        """The values so far, a view, valid until the cache is rewound.
 
         Returns
         -------
@@ -213,7 +213,7 @@ class StreamingCache:
 
     @property
     def keys(self) -> torch.Tensor:
-        """The keys, not rotated, in the order of the slots: a view.
+        """The keys, not rotated, in the order of the slots, as a view.
 
         Returns
         -------
@@ -223,7 +223,7 @@ class StreamingCache:
 
     @property
     def values(self) -> torch.Tensor:
-        """The values, in the order of the slots: a view.
+        """The values, in the order of the slots, as a view.
 
         Returns
         -------
@@ -233,7 +233,7 @@ class StreamingCache:
 
     @property
     def positions(self) -> torch.Tensor:
-        """The position of each slot's token within the cache: 0, 1, … for the sinks, then from the oldest to the newest.
+        """The position of each slot's token within the cache, 0, 1, … for the sinks and then from the oldest to the newest.
 
         Returns
         -------

@@ -1,7 +1,7 @@
 """Attention near by in full and far away in outline: shifted local windows with merging, and two levels in one softmax.
 
 The windows work on grids of any number of axes: a line of tokens, an image, a volume. An array on a grid is
-(..., *grid, dim), and what belongs to the grid (`window`, `shift`) is a tuple with one int for each of its axes.
+``(..., *grid, dim)``, and what belongs to the grid (`window`, `shift`) is a tuple with one int for each of its axes.
 """
 
 import functools

@@ -103,7 +103,7 @@ def positive_random_features(x: torch.Tensor, directions: torch.Tensor) -> torch
     Returns
     -------
     (..., features)
-        Never negative. Features of very long vectors underflow together: in float32 where |x|² / √d passes about 200.
+        Never negative. Features of very long vectors underflow together: in float32 where ‖x‖² / √d passes about 200.
 
     Raises
     ------
@@ -436,7 +436,7 @@ def delta_rule_attention(
     ----------
     q, k, v : (..., heads, seq_q, dim_head), (..., kv_heads, seq_k, dim_head), (..., kv_heads, seq_k, dim_v)
         As in `linear_attention`; aligned to the end. Give keys length 1: the state is stable as long as
-        β |k|² lies between 0 and 2.
+        β ‖k‖² lies between 0 and 2.
     beta : (..., kv_heads, seq_k)
         How much of the difference each token writes: 0 nothing, 1 all of it.
     log_decay : (..., kv_heads, seq_k, dim_head) or (..., kv_heads, seq_k, 1), optional

@@ -137,7 +137,7 @@ class CompressiveMemory:
 
     @property
     def rows(self) -> torch.Tensor | None:
-        """What the memory holds: compressed rows, then the others, oldest first.
+        """What the memory holds, compressed rows, then the others, oldest first.
 
         Returns
         -------
@@ -195,7 +195,7 @@ class SinkMemory:
 
     @property
     def rows(self) -> torch.Tensor | None:
-        """What the memory holds: the first rows, then the last.
+        """What the memory holds, the first rows, then the last.
 
         Returns
         -------
