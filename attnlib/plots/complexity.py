@@ -132,7 +132,7 @@ def meetings(rows: dict[str, dict[str, float | None]], width: int) -> Figure:
         known = [max(edge, n / width) for n in points.values() if n]
         at.plot([min(known), max(known)], [i, i], color="#cccccc", marker="", linewidth=1, zorder=0)
         for kind, n in points.items():
-            style = styles[kind] | ({"marker": "<"} if n and n / width < edge else {})
+            style = styles[kind] | ({"marker": "<", "markersize": 8} if n and n / width < edge else {})
             at.plot([max(edge, n / width)] if n else [], [i] if n else [], linestyle="", **style)
     for kind, style in styles.items():
         at.plot([], [], linestyle="", label=kind, **style)
