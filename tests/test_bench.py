@@ -1,6 +1,8 @@
 """`make bench` without its measurements: bars, tables, libraries that are missing, what is recorded."""
 
 import json
+import os
+import sys
 import types
 
 import numpy as np
@@ -59,8 +61,12 @@ def test_a_run_is_recorded_with_its_origin(tmp_path, monkeypatch, capsys):
     (tmp_path / "chapters" / "data").mkdir(parents=True)
     (tmp_path / "tools" / "bench").mkdir(parents=True)
     (tmp_path / "tools" / "bench" / "__main__.py").touch()
+    part = types.ModuleType("sample_part")
+    part.NAME, part.WHAT, part.measure_it = "sample", "a sample", measure_it
+    monkeypatch.setitem(sys.modules, "sample_part", part)
     monkeypatch.setattr(common, "ROOT", tmp_path)
-    common.run(types.SimpleNamespace(NAME="sample", WHAT="a sample", measure_it=measure_it), runs=2, rounds=5)
+    monkeypatch.setattr(common, "in_fresh_process", common.one_run)
+    common.run(part, runs=2, rounds=5)
     record = json.loads((tmp_path / "chapters" / "data" / "bench-sample.json").read_text(encoding="utf-8"))
     assert not house.records(tmp_path), show(house.records(tmp_path))
     assert len(record["runs"]) == 2 and record["runs"][0]["tables"]["figures"][0] == {"what": "a", "ms": 1.23456}
@@ -68,6 +74,18 @@ def test_a_run_is_recorded_with_its_origin(tmp_path, monkeypatch, capsys):
     assert record["compared_with"] == {"no-such-library": "not installed"} and record["command"].endswith("--runs 2 --rounds 5")
     out = capsys.readouterr().out
     assert "1.235" in out and "1 (0.5 to 2)" in out and "NOT MET" in out
+
+
+def process_number(bench):
+    bench.table("process", [{"what": os.getpid()}])
+
+
+measure_it = process_number                                  # as a part, this file tells which process measures it
+
+
+def test_every_run_has_a_process_of_its_own():
+    numbers = {common.in_fresh_process("tests.test_bench", 1)["tables"]["process"][0]["what"] for _ in range(2)}
+    assert len(numbers) == 2 and os.getpid() not in numbers
 
 
 def test_the_command_runs_what_it_names(monkeypatch):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import multiprocessing
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from types import ModuleType
 
@@ -73,19 +75,32 @@ class Bench:
 
 def run(part: ModuleType, runs: int, rounds: int) -> None:
     """Measure one part, several times if asked, and record it in chapters/data."""
-    torch.set_num_threads(1)  # also for what is compiled below
     made = []
     for number in range(1, runs + 1):
         print(f"\n=== {part.NAME}, run {number} of {runs}: {measure.device()}", flush=True)
-        bench = Bench(rounds)
-        before = {"at": datetime.datetime.now(datetime.UTC).strftime("%H:%M UTC"), "load_before": os.getloadavg()[0]}
-        torch.manual_seed(0)
-        part.measure_it(bench)
-        made.append({**before, "load_after": os.getloadavg()[0], "bars": bench.bars, "tables": bench.tables})
+        made.append(in_fresh_process(part.__name__, rounds))
+    versions = [run.pop("compared_with") for run in made][-1]
     path = ROOT / "chapters" / "data" / f"bench-{part.NAME}.json"
     command = f"python -m tools.bench {part.NAME} --runs {runs} --rounds {rounds}"
-    measure.record(path, part.WHAT, command, {"compared_with": bench.versions, "runs": made})
+    measure.record(path, part.WHAT, command, {"compared_with": versions, "runs": made})
     print(f"\nrecorded in {path.relative_to(ROOT)}", flush=True)
+
+
+def in_fresh_process(module: str, rounds: int) -> dict:
+    """One run of a part in a process of its own: what an earlier run left in caches and allocators is gone."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(one_run, module, rounds).result()
+
+
+def one_run(module: str, rounds: int) -> dict:
+    """Measure one part: bars and tables, when, and under what load."""
+    bench = Bench(rounds)
+    before = {"at": datetime.datetime.now(datetime.UTC).strftime("%H:%M UTC"), "load_before": round(os.getloadavg()[0], 1)}
+    torch.set_num_threads(1)  # also for what is compiled
+    torch.manual_seed(0)
+    importlib.import_module(module).measure_it(bench)
+    return {**before, "load_after": round(os.getloadavg()[0], 1), "bars": bench.bars, "tables": bench.tables,
+            "compared_with": bench.versions}
 
 
 def draw(seq: int, kv_heads: int = HEADS, gradients: bool = False) -> list[torch.Tensor]:
