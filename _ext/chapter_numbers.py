@@ -6,7 +6,7 @@ import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.environment.collectors.toctree import TocTreeCollector
+from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
 CHAPTER = re.compile(r"chapters/(\d+)_")
 
@@ -30,7 +30,8 @@ def numbered_by_name(assign):
 
 def install(app: Sphinx) -> None:
     """Wrap what is there once all extensions are loaded."""
-    TocTreeCollector.assign_section_numbers = numbered_by_name(TocTreeCollector.assign_section_numbers)
+    collector = TocTreeCollectorWithStyles  # counts last, after Sphinx and multitoc
+    collector.assign_section_numbers = numbered_by_name(collector.assign_section_numbers)
 
 
 def setup(app: Sphinx) -> dict:
