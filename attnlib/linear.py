@@ -313,7 +313,8 @@ def in_chunks(
         After the last token.
     """
     outs = []
-    for parts in zip(*(each.split(chunk, dim=-2) for each in sequences), strict=True):
+    cut = (each.split(chunk, dim=-2) for each in sequences)
+    for parts in zip(*cut, strict=True):
         out, state = step(*parts, state)
         outs.append(out)
     return torch.cat(outs, dim=-2), state

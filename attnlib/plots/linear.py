@@ -10,14 +10,14 @@ from attnlib.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure, w
 __all__ = ["chunk_sizes", "features_needed", "interference", "kept", "recall", "times", "weight_maps"]
 
 
-def kept(tokens: np.ndarray, numbers: dict[str, np.ndarray], crossing: float) -> Figure:
+def kept(tokens: list[int], numbers: dict[str, list[int]], crossing: float) -> Figure:
     """Numbers kept per head against tokens read.
 
     Parameters
     ----------
-    tokens : (lengths,)
+    tokens : list of int
         Tokens read.
-    numbers : dict of str to (lengths,) array
+    numbers : dict of str to list of int
         Legend -> numbers kept.
     crossing : float
         Tokens at which the first two are equal, to be marked.
