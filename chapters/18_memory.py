@@ -68,7 +68,8 @@ def tell(rng, batch, facts=1):
     boxes = rng.permuted(np.tile(np.arange(BOXES), (batch, 1)), axis=1)
     boxes = boxes[:, : SEGMENTS * facts]     # each box is told once
     codes = rng.integers(CODES, size=boxes.shape)
-    sentences = np.stack([np.full_like(boxes, TELL), boxes, BOXES + codes], -1)
+    kinds = np.full_like(boxes, TELL)
+    sentences = np.stack([kinds, boxes, BOXES + codes], axis=-1)
     where = np.tile(np.arange(SEQ - ASKS), (batch, SEGMENTS, 1))
     where = rng.permuted(where, axis=-1)[..., :facts, None]
     sentences = sentences.reshape(batch, SEGMENTS, facts, 3)
@@ -120,7 +121,7 @@ print(tuple(context.shape))
 # %%
 _, mixed = layers.attention(now[-1:], context, context)
 assert torch.equal(mixed[0, :SEQ], mixed[0, SEQ:])
-print(f"itself: {mixed[0, -1]:.2f}; the same place in memory: {mixed[0, 15]:.2f}")
+print(f"itself: {mixed[0, -1]:.2f}; its place in memory: {mixed[0, 15]:.2f}")
 
 # %% [markdown]
 # The same, to the last digit: a query cannot tell *here* from *sixteen tokens ago*. A position that starts anew with every segment is no position in a text. Transformer-XL
@@ -128,7 +129,7 @@ print(f"itself: {mixed[0, -1]:.2f}; the same place in memory: {mixed[0, 15]:.2f}
 #
 # $$S_{ij} \sqrt d = \underbrace{q_i \cdot k_j}_{(a)} + \underbrace{q_i \cdot r_{i-j}}_{(b)} + \underbrace{u \cdot k_j}_{(c)} + \underbrace{w \cdot r_{i-j}}_{(d)}$$
 #
-# Here $r_t$ is the key of the distance $t$: a sinusoid of $t$ through a projection of its own. What the *query's* absolute position asked of contents and of distances becomes two learned vectors, $u$ and $w$, one pair per head (the paper writes $v$ for $w$). Term (a) is
+# Here $r_t$ is the key of the distance $t$: a sinusoid of $t$ through a projection of its own. What the *query's* absolute position asked of contents and of distances becomes two learned vectors, $u$ and $w$, one pair per head (the paper writes $v$ for $w$; in the code they are `content_bias` and `position_bias`). Term (a) is
 # content, (b) distance as this query wants it, (c) which keys everyone likes, (d) which distances.
 #
 # There are only seq_k distances, so the keys $r$ need one row each:
@@ -137,7 +138,7 @@ print(f"itself: {mixed[0, -1]:.2f}; the same place in memory: {mixed[0, 15]:.2f}
 def distance_vectors(seq, dim, device=None):
     distances = torch.arange(seq - 1, -1, -1, device=device)  # far first
     speeds = 10000.0 ** (-torch.arange(0, dim, 2, device=device) / dim)
-    angles = distances[:, None] * speeds                      # (seq, dim / 2)
+    angles = distances[:, None] * speeds                 # (seq, dim / 2)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
@@ -188,8 +189,9 @@ def masked_weights(scores, mask):
 # %%
 def relative_attention(q, k, v, r, content_bias, position_bias, mask=None):
     seq_q, seq_k = q.shape[-2], k.shape[-2]
-    causal = torch.ones(seq_q, seq_k, dtype=torch.bool, device=q.device).tril(
-        seq_k - seq_q)                            # the last query: all keys
+    causal = torch.ones(
+        seq_q, seq_k, dtype=torch.bool, device=q.device
+    ).tril(seq_k - seq_q)                         # the last query: all keys
     mask = causal if mask is None else causal & mask
     seen = mask.any(dim=-2).unsqueeze(-1)         # by any query at all
     k, v = k.masked_fill(~seen, 0), v.masked_fill(~seen, 0)
@@ -218,7 +220,7 @@ for i in range(4):
         scores.append(q[i] @ k[j] + q[i] @ r_t + u[0] @ k[j] + w[0] @ r_t)
     weights = torch.softmax(torch.stack(scores) / 8**0.5, dim=0)
     gap = (weights @ v[: at + 1] - by_trick[i]).abs().max()
-    assert gap < 1e-14 * 100                      # float64, sums of 40 products
+    assert gap < 1e-12             # float64, sums of 40 products
 print(f"last query, trick against loop: {gap:.0e}")
 
 # %% [markdown]
@@ -236,7 +238,7 @@ q_wide, r_wide = (torch.randn(n, 64, generator=draw) for n in (128, 256))
 visible = torch.ones(128, 256, dtype=torch.bool).tril(128)
 shifted = relative_shift(q_wide @ r_wide.T)
 same = (looked_up(q_wide, r_wide) - shifted)[visible].abs().max()
-assert same < 64 * 1e-5                           # sums of 64 float32 products
+assert same < 64 * 1e-5            # sums of 64 float32 products
 
 # %%
 looked = measure.allocated_bytes(lambda: looked_up(q_wide, r_wide))
@@ -247,7 +249,7 @@ assert looked > 20 * by_shift
 # %% [markdown]
 # ## Read segment by segment
 #
-# A layer around it: queries from the segment, keys and values from memory and segment, keys of distances from their own matrix.
+# With distances in place of positions, {term}`segment recurrence` takes a layer and a memory. The layer first: queries from the segment, keys and values from memory and segment, keys of distances from their own matrix.
 
 # %%
 class SegmentLayer(nn.Module):
@@ -282,10 +284,10 @@ class SegmentMemory:
         self.length, self.step, self.rows = length, step, None
 
     def push(self, x):
-        x = x.detach()                               # the past gets no gradient
+        x = x.detach()                         # the past gets no gradient
         rows = x if self.rows is None else torch.cat([self.rows, x], dim=-2)
         out = max(rows.shape[-2] - self.length, 0) // self.step * self.step
-        self.rows = rows[..., out:, :].clone()       # a copy frees the others
+        self.rows = rows[..., out:, :].clone()  # a copy frees the others
         return rows[..., :out, :]
 
 
@@ -521,7 +523,7 @@ assert max(run["not asked"] for run in between) < 0.25
 #
 # ## Keep a summary of what falls out
 #
-# Instead of dropping the rows that fall out, keep one row for every four: their mean, or what a small convolution makes of them. This is the Compressive Transformer {cite}`rae2019`.
+# Instead of dropping the rows that fall out, keep one row for every four: their mean, or what a small convolution makes of them. This {term}`compressive memory` is that of the Compressive Transformer {cite}`rae2019`.
 
 # %%
 def compress(x, rate, kernel=None):
@@ -554,7 +556,7 @@ class CompressiveMemory:
 
 
 # %% [markdown]
-# Now `step` has its use: rows leave the recent part in whole blocks. These are `attnlib.memory.compress` and `attnlib.memory.CompressiveMemory`. Sixteen recent rows and eight slots of four reach 16 + 32 = 48 positions back, three segments, with the space of 24 rows.
+# Now `step` has its use: rows leave the recent part in whole blocks. These are `attnlib.memory.compress` and `attnlib.memory.CompressiveMemory`. Sixteen recent rows and eight slots of four reach 16 + 32 = 48 positions back, three segments, with the space of 24 rows. (Distances count rows: two slots next to each other are one step apart, whatever they sum up.)
 #
 # The task has one fact per segment, so a slot never mixes two. Train a reader with this memory:
 
@@ -578,7 +580,7 @@ assert found["compressive, 16 + 8"][4:].max() < 0.25
 
 # %%
 same_slot = 3 / 11                   # of 11 other places, 3 are in its slot
-confused = same_slot * (1 / 2) * (7 / 8)  # the other's code, and a different one
+confused = same_slot * (1 / 2) * (7 / 8)  # other code, and different
 print(f"predicted {1 - confused:.3f}")
 
 # %% tags=["nbval-ignore-output"]
@@ -597,7 +599,7 @@ assert crowded[:2].min() > 0.9       # not yet compressed
 
 # %%
 text, answers, ago = make_text(rng, 1000, facts=2)
-told = text[..., 0] == TELL                              # (batch, SEGMENTS, SEQ)
+told = text[..., 0] == TELL                  # (batch, SEGMENTS, SEQ)
 per_slot = told.unflatten(-1, (-1, 4)).sum(dim=-1)       # facts in each slot
 shares_slot = (per_slot == 2).repeat_interleave(4, dim=-1)  # per token
 asked_box = text[:, -1, -ASKS:, 1, None, None]
@@ -659,7 +661,8 @@ def shared_weights(far, near, visible, mask, gate=None):
 
 # %%
 def knn_attention(
-    q, k, v, memory_k, memory_v, top_k, gate=None, mask=None, memory_mask=None
+    q, k, v, memory_k, memory_v, top_k,
+    gate=None, mask=None, memory_mask=None,
 ):
     mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool,
                       device=q.device) if mask is None else mask
@@ -671,7 +674,7 @@ def knn_attention(
     k, v = k.masked_fill(~seen, 0), v.masked_fill(~seen, 0)
     near = q @ k.mT / q.shape[-1] ** 0.5             # (..., seq_q, seq_k)
     found, visible = nearest_keys(q, memory_k, top_k, memory_mask)
-    found_k = fetch_rows(memory_k, found, visible)   # (..., seq_q, found, ·)
+    found_k = fetch_rows(memory_k, found, visible)  # each query its own
     found_v = fetch_rows(memory_v, found, visible)
     far = (found_k @ q.unsqueeze(-1)).squeeze(-1) / q.shape[-1] ** 0.5
     weights = shared_weights(far, near, visible, mask, gate)
@@ -770,7 +773,7 @@ assert without[0] > 3 and without[1:].max() < 0.2
 bare, _ = attention(q_real, k_real, v_real, np.arange(n) != 0)
 grown = np.linalg.norm(bare[1:], axis=-1).mean()
 grown = grown / np.linalg.norm(whole[1:], axis=-1).mean()
-print(f"without [CLS] the other queries' results are {grown:.1f} times as long")
+print(f"without [CLS] the others' results are {grown:.1f} times as long")
 
 # %% mystnb={"image": {"alt": "Bars on a logarithmic axis, one per token. Taking [CLS] away changes the result by about four times its own length. Every other bar lies between 0.04 and 0.15."}, "figure": {"caption": "Without [CLS], this head’s results change by four times their own length; without any other key, by at most a seventh. The key that says nothing is the one that cannot be spared.", "name": "fig-eviction"}}
 plots.eviction(without, head.tokens)
@@ -790,12 +793,13 @@ causal_whole, _ = attention(q_real, k_real, v_real, j <= i)
 print("queries with more than six keys:", late.sum())
 
 # %%
-for name, mask in (("last 6", (j <= i) & (i - j < 6)),
-                   ("[CLS] and last 5", (j <= i) & ((i - j < 5) | (j == 0)))):
+masks = {"last 6": (j <= i) & (i - j < 6),
+         "[CLS] and last 5": (j <= i) & ((i - j < 5) | (j == 0))}
+for name, mask in masks.items():
     out, _ = attention(q_real, k_real, v_real, mask)
     moved = np.linalg.norm(out - causal_whole, axis=-1)[late].mean()
     size = np.linalg.norm(causal_whole, axis=-1)[late].mean()
-    print(f"{name:17} changes the result by {moved / size:.2f} of its length")
+    print(f"{name:17} moves the result by {moved / size:.2f} of its length")
 
 # %% [markdown]
 # The same budget, one key exchanged, and the error falls from five times the result to less than a third of it. That is what a sink does: it keeps a trained head in the state it was trained in.
@@ -882,7 +886,8 @@ def concatenate():
 
 
 # %%
-one, other = (decode_attention(row, *step()) for step in (write, concatenate))
+one, other = (decode_attention(row, *step())
+              for step in (write, concatenate))
 assert torch.allclose(one, other, atol=1e-6)  # float32 means of 4097 values
 
 # %% tags=["nbval-ignore-output"]
