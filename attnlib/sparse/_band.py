@@ -7,6 +7,8 @@ stretch of `tile` numbers, is set to zero before the product with the values. No
 the two matrix products compute (tile + left + right) / (left + right + 1) times what is needed.
 """
 
+import itertools
+
 import numpy as np
 import torch
 
@@ -14,21 +16,28 @@ from attnlib.sparse._parts import LOG2E, SCRATCH, Workspace, part_backward, part
 
 
 class Band(torch.autograd.Function):
-    """(out, lse) of a sliding window on (items, seq, width) tensors; saves q, k, v, out and lse, nothing of size seq²."""
+    """(out, lse) of a sliding window; saves q, k, v, out and lse, nothing of size seq².
+
+    q is (items, classes, seq_q, dim_head), k and v alike: each class is a sequence of its own. Results lie in memory as
+    (items, seq_q, classes, ...), so that the classes of a dilated window are in their places already.
+    """
 
     @staticmethod
     def forward(ctx, q, k, v, kv_of, left, right):
         """Run the tiles."""
-        out = v.new_empty(*q.shape[:2], v.shape[-1])
-        lse2 = q.new_empty(q.shape[:2])
-        (inside, edges), work = cut(q.shape[1], k.shape[1], left, right), Workspace(q)
-        for item, kv in enumerate(kv_of) if len(inside) else ():
-            inside_forward(q[item], k[kv], v[kv], out[item], lse2[item], inside, left, right)
+        items, classes, seq_q = q.shape[:3]
+        out = v.new_empty(items, seq_q, classes, v.shape[-1]).transpose(1, 2)
+        lse2 = q.new_empty(items, seq_q, classes).transpose(1, 2)
+        (inside, edges), work = cut(seq_q, k.shape[2], left, right), Workspace(q)
+        for item, own in itertools.product(range(items), range(classes)) if len(inside) else ():
+            kv = kv_of[item], own
+            inside_forward(q[item, own], k[kv], v[kv], out[item, own], lse2[item, own], inside, left, right)
         for rows, keys, bias in edges:
             bias = torch.from_numpy(bias).to(q)
-            for items, kv in pieces(kv_of, rows, keys):
-                part = part_forward(work, q[items, rows], k[kv, keys], v[kv, keys], bias)
-                out[items, rows], lse2[items, rows] = part
+            for some, kv in pieces(kv_of, classes, rows, keys):
+                q_rows, k_rows, v_rows = q[some, :, rows].flatten(0, 1), k[kv][:, :, keys].flatten(0, 1), v[kv][:, :, keys].flatten(0, 1)
+                part = part_forward(work, q_rows, k_rows, v_rows, bias)
+                out[some, :, rows], lse2[some, :, rows] = (each.unflatten(0, (-1, classes)) for each in part)
         ctx.save_for_backward(q, k, v, out, lse2)
         ctx.kv_of, ctx.left, ctx.right = kv_of, left, right
         return out, lse2 / LOG2E
@@ -37,21 +46,26 @@ class Band(torch.autograd.Function):
     def backward(ctx, d_out, d_lse):
         """Run the tiles again: the weights come from lse, as in FlashAttention-2."""
         q, k, v, out, lse2 = ctx.saved_tensors
-        d_out = d_out.contiguous()
-        delta = torch.linalg.vecdot(d_out, out) - d_lse      # (items, seq_q)
+        (items, classes), kv_of = q.shape[:2], ctx.kv_of
+        d_out = d_out if min(d_out.stride()) > 0 and d_out.stride(-1) == 1 else d_out.contiguous()
+        delta = torch.linalg.vecdot(d_out, out) - d_lse      # (items, classes, seq_q)
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        (inside, edges), work = cut(q.shape[1], k.shape[1], ctx.left, ctx.right), Workspace(q)
-        for item, kv in enumerate(ctx.kv_of) if len(inside) else ():
-            inside_backward(d_out[item], q[item], k[kv], v[kv], lse2[item], delta[item], d_q[item], d_k[kv], d_v[kv],
+        (inside, edges), work = cut(q.shape[2], k.shape[2], ctx.left, ctx.right), Workspace(q)
+        for at in itertools.product(range(items), range(classes)) if len(inside) else ():
+            kv = kv_of[at[0]], at[1]
+            inside_backward(d_out[at], q[at], k[kv], v[kv], lse2[at], delta[at], d_q[at], d_k[kv], d_v[kv],
                             inside, ctx.left, ctx.right)
         for rows, keys, bias in edges:
             bias = torch.from_numpy(bias).to(q)
-            for items, kv in pieces(ctx.kv_of, rows, keys):
-                part = part_backward(work, d_out[items, rows], q[items, rows], k[kv, keys], v[kv, keys], lse2[items, rows],
-                                     delta[items, rows], bias)
-                d_q[items, rows] = part[0]
-                d_k[:, keys].index_add_(0, torch.tensor(kv), part[1])
-                d_v[:, keys].index_add_(0, torch.tensor(kv), part[2])
+            for some, kv in pieces(kv_of, classes, rows, keys):
+                given = (each[some, :, rows].flatten(0, 1) for each in (d_out, q, lse2, delta))
+                d_out_rows, q_rows, lse_rows, delta_rows = given
+                k_rows, v_rows = k[kv][:, :, keys].flatten(0, 1), v[kv][:, :, keys].flatten(0, 1)
+                part = part_backward(work, d_out_rows, q_rows, k_rows, v_rows, lse_rows, delta_rows, bias)
+                part = [each.unflatten(0, (-1, classes)) for each in part]
+                d_q[some, :, rows] = part[0]
+                d_k[:, :, keys].index_add_(0, torch.tensor(kv), part[1])
+                d_v[:, :, keys].index_add_(0, torch.tensor(kv), part[2])
         return d_q, d_k, d_v, None, None, None
 
 
@@ -77,9 +91,9 @@ def cut(seq_q, seq_k, left, right):
     return inside, edges
 
 
-def pieces(kv_of, rows, keys):
+def pieces(kv_of, classes, rows, keys):
     """Split the items so that the scores of one tile fit the scratch: (slice of items, their keys' items)."""
-    per_item = max(1, (rows.stop - rows.start) * (keys.stop - keys.start))
+    per_item = max(1, classes * (rows.stop - rows.start) * (keys.stop - keys.start))
     step = max(1, SCRATCH // per_item)
     for first in range(0, len(kv_of), step):
         yield slice(first, first + step), kv_of[first : first + step]

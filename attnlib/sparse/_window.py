@@ -6,16 +6,20 @@ from attnlib.sparse._band import Band
 from attnlib.sparse._parts import LOG2E, SCRATCH, Workspace, part_backward, part_forward, to_items
 
 
-def window_part(q, k, v, left, right):
-    """(out, lse) of a sliding window, differentiable: what `merge_partial` takes."""
+def window_part(q, k, v, left, right, classes=1):
+    """(out, lse) of a sliding window, differentiable: what `merge_partial` takes.
+
+    With several classes, which must divide both lengths, positions that leave the same remainder see each other only.
+    """
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     left, right = min(left, max(seq_k, 1) - 1), min(right, max(seq_q, seq_k, 1) - 1)
     out_shape = (*torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3]), *q.shape[-3:-1])
-    unseen = max(0, seq_k - seq_q - left)                    # keys before every window
+    unseen = max(0, (seq_k - seq_q) // classes - left) * classes             # keys before every window
     k, v = k[..., unseen:, :], v[..., unseen:, :]
     q, k, v, kv_of = to_items(q, k, v)
-    out, lse = Band.apply(q, k, v, kv_of, left, right)
-    return out.reshape(*out_shape, v.shape[-1]), lse.reshape(out_shape)
+    q, k, v = (x.unflatten(1, (x.shape[1] // classes, classes)).transpose(1, 2) for x in (q, k, v))
+    out, lse = Band.apply(q, k, v, kv_of, left, right)       # (items, classes, seq_q / classes, dim_v)
+    return out.transpose(1, 2).reshape(*out_shape, v.shape[-1]), lse.transpose(1, 2).reshape(out_shape)
 
 
 def every(x, back, step):

@@ -31,7 +31,6 @@ def merge_partial(
     """
     blind = (lse_a == -torch.inf) & (lse_b == -torch.inf)
     lse_a, lse_b = lse_a.masked_fill(blind, 0), lse_b.masked_fill(blind, 0)
-    lse = torch.logaddexp(lse_a, lse_b)                      # (..., seq_q)
-    share_a, share_b = torch.exp(lse_a - lse), torch.exp(lse_b - lse)  # they add up to 1
-    out = share_a.unsqueeze(-1) * out_a + share_b.unsqueeze(-1) * out_b
-    return out, lse.masked_fill(blind, -torch.inf)
+    share_b = torch.sigmoid(lse_b - lse_a)                   # e^lse_b / (e^lse_a + e^lse_b)
+    out = torch.lerp(out_a, out_b, share_b.unsqueeze(-1))    # (1 - share_b) · out_a + share_b · out_b
+    return out, torch.logaddexp(lse_a, lse_b).masked_fill(blind, -torch.inf)
