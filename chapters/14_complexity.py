@@ -70,7 +70,9 @@ def matmul_cost(rows, inner, columns, copies=1):
     flops = 2 * copies * rows * inner * columns
     factors = copies * (rows * inner + inner * columns)
     moved = factors + copies * rows * columns
-    return Cost(flops, 2 * flops, moved=moved, backward_moved=2 * moved, kept=factors)
+    return Cost(
+        flops, 2 * flops, moved=moved, backward_moved=2 * moved, kept=factors
+    )
 
 
 matmul_cost(3, 4, 5)
@@ -134,7 +136,8 @@ def skipped(n):
     return costs.attention_cost(4, n, n, 64, pairs=costs.causal_pairs(n)).flops
 
 
-print("block:", costs.meeting_point(scores, rest), " causal:", costs.meeting_point(skipped, rest))
+print("block:", costs.meeting_point(scores, rest))
+print("causal:", costs.meeting_point(skipped, rest))
 
 # %% [markdown]
 # At $n = 6d$, and at $12d$ less one token if the future is skipped, for $n(n+1)/2$ pairs are left of $n^2$.
@@ -143,8 +146,8 @@ print("block:", costs.meeting_point(scores, rest), " causal:", costs.meeting_poi
 
 # %%
 for n in (even // 16, even, 16 * even):
-    step = [layer(n), layer(n + 1)]
-    print(f"n = {n:5}: exponent {measure.slope([n, n + 1], step).exponent:.2f}")
+    fitted = measure.slope([n, n + 1], [layer(n), layer(n + 1)])
+    print(f"n = {n:5}: exponent {fitted.exponent:.2f}")
 
 # %% [markdown]
 # ## Is attention cheaper than an RNN?
@@ -163,12 +166,14 @@ rivals = {
 for name, rival in rivals.items():
     n = costs.meeting_point(layer, rival)
     each = rival(1) // D**2
-    print(f"{name:11} {each:2}nd²; attention is no longer below it from n = {n}")
+    print(f"{name:11} {each:2}nd²; attention is not below it from n = {n} on")
 
 # %% mystnb={"image": {"alt": "FLOPs per token against 16 to 4096 tokens, log–log. Four horizontal dashed lines, in squared widths: RNN at 4, convolution at 6, GRU at 12, LSTM at 16. The line of attention starts just above 8, stays nearly flat to 100 tokens, then rises; it crosses the GRU at 256 and the LSTM at 512 tokens and ends at 72 for 4096."}, "figure": {"caption": "FLOPs per token, width 256. Recurrence and convolution pay the same for every token. Attention’s price per token grows with the length, and even for a single token it is above that of a plain RNN.", "name": "fig-flops-by-length"}}
 lengths = [2**i for i in range(4, 13)]
-per_token = {name: [rival(n) / n / D**2 for n in lengths] for name, rival in rivals.items()}
-per_token["attention"] = [layer(n) / n / D**2 for n in lengths]
+per_token = {
+    name: [flops(n) / n / D**2 for n in lengths]
+    for name, flops in {**rivals, "attention": layer}.items()
+}
 points = {"n = d": (D, 12), "n = 2d": (2 * D, 16)}
 plots.flops_by_length(lengths, per_token, points)
 plt.show()
@@ -187,13 +192,13 @@ plt.show()
 
 # %%
 def naive(q, k, v):
-    q = q / q.shape[-1] ** 0.5                    # (batch, heads, seq, dim_head)
+    q = q / q.shape[-1] ** 0.5  # (batch, heads, seq, dim_head)
     return torch.softmax(q @ k.mT, dim=-1) @ v
 
 
 fused = F.scaled_dot_product_attention
 
-
+# %%
 class Layer(nn.Module):
     def __init__(self, dim, heads, core):
         super().__init__()
@@ -205,7 +210,8 @@ class Layer(nn.Module):
         qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (batch, heads, seq, dim_head)
         out = self.core(q, k, v)
-        return self.to_out(out.transpose(1, 2).flatten(-2))  # (batch, seq, dim)
+        out = out.transpose(1, 2).flatten(-2)  # (batch, seq, dim)
+        return self.to_out(out)
 
 # %% [markdown]
 # Beside the two layers we build their rivals, and the parts that we shall want to time alone.
@@ -214,24 +220,34 @@ class Layer(nn.Module):
 def build(dim, heads):
     kinds = (nn.LSTM, nn.GRU, nn.RNN)
     made = {kind.__name__: kind(dim, dim, batch_first=True) for kind in kinds}
-    made["naive"], made["fused"] = (Layer(dim, heads, c) for c in (naive, fused))
-    conv, whole = nn.Conv1d(dim, dim, 3, padding=1), made["fused"]
+    made["naive"] = Layer(dim, heads, naive)
+    made["fused"] = whole = Layer(dim, heads, fused)
+    conv = nn.Conv1d(dim, dim, 3, padding=1)
     up, down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+
+    def core(x):
+        each = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return fused(each, each, each)
+
     made["convolution"] = lambda x: conv(x.mT)
     made["projections"] = lambda x: (whole.to_qkv(x), whole.to_out(x))
     made["block"] = lambda x: (*made["projections"](x), down(F.gelu(up(x))))
-    made["core"] = lambda x: fused(*3 * [x.unflatten(-1, (heads, -1)).transpose(1, 2)])
+    made["core"] = core
     return made
 
+# %% [markdown]
+# And to each name its cost, a function of length, width, heads and batch.
 
-COSTS = {  # name -> cost from length, width, heads, batch
+# %%
+attention = costs.attention_layer_cost
+COSTS = {
     "LSTM": lambda n, d, h, b: costs.lstm_cost(n, d, batch=b),
     "GRU": lambda n, d, h, b: costs.gru_cost(n, d, batch=b),
     "RNN": lambda n, d, h, b: costs.rnn_cost(n, d, batch=b),
-    "naive": lambda n, d, h, b: costs.attention_layer_cost(n, d, h, batch=b),
-    "fused": lambda n, d, h, b: costs.attention_layer_cost(n, d, h, fused=True, batch=b),
+    "naive": lambda n, d, h, b: attention(n, d, h, batch=b),
+    "fused": lambda n, d, h, b: attention(n, d, h, fused=True, batch=b),
     "convolution": lambda n, d, h, b: costs.convolution_cost(n, d, 3, batch=b),
-    "projections": lambda n, d, h, b: costs.attention_layer_cost(n, d, h, pairs=0, batch=b),
+    "projections": lambda n, d, h, b: attention(n, d, h, pairs=0, batch=b),
     "block": lambda n, d, h, b: costs.block_cost(n, d, h, pairs=0, batch=b),
     "core": lambda n, d, h, b: costs.attention_cost(h, n, n, d // h, batch=b),
 }
@@ -245,7 +261,8 @@ for name, module in made.items():
     with FlopCounterMode(display=False) as counter:
         module(x)
     ours, theirs = COSTS[name](100, D, 4, 1).flops, counter.get_total_flops()
-    print(f"{name:11} ours {ours:11,}  PyTorch's {theirs:11,}", "" if ours == theirs else "  <--")
+    print(f"{name:11} ours {ours:11,}  PyTorch's {theirs:11,}",
+          "" if ours == theirs else "  <--")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -274,16 +291,18 @@ def attention_steps(heads, seq_q, seq_k, dim_head, dim_v=None, *, batch=1):
     copies = batch * heads
     weights_kept = Cost(kept=-copies * seq_q * seq_k)  # by softmax already
     return {
-        "scores": matmul_cost(seq_q, dim_head, seq_k, copies),               # Q Kᵀ
+        "scores": matmul_cost(seq_q, dim_head, seq_k, copies),
         "softmax": softmax_cost(copies * seq_q, seq_k),
-        "values": matmul_cost(seq_q, seq_k, dim_v, copies) + weights_kept,   # A V
+        "values": matmul_cost(seq_q, seq_k, dim_v, copies) + weights_kept,
     }
 
 
 steps = attention_steps(heads=4, seq_q=1024, seq_k=1024, dim_head=64)
 for name, step in (steps | {"all": sum(steps.values())}).items():
-    print(f"{name:8} {step.flops / 1e6:6.0f} MFLOP  {4 * step.moved / 2**20:5.1f} MiB moved",
-          f"{step.intensity():5.1f} FLOP/byte  {4 * step.kept / 2**20:5.1f} MiB kept")
+    print(f"{name:8} {step.flops / 1e6:5.0f} MFLOP,",
+          f"{4 * step.moved / 2**20:5.1f} MiB moved,",
+          f"{step.intensity():5.1f} FLOP/byte,",
+          f"{4 * step.kept / 2**20:5.1f} MiB kept")
 
 # %% [markdown]
 # It is `attnlib.costs.attention_steps`; each number is 4 bytes in float32. The map of scores, 16 MiB for the 4 heads, crosses four times: written, read, written as weights, read. The third column says how many FLOPs there are
@@ -292,7 +311,8 @@ for name, step in (steps | {"all": sum(steps.values())}).items():
 # Is the traffic of the program that of the list? Watch the operations once more, and add up what each reads and writes. (Operations that only look differently at the same memory are free.)
 
 # %%
-FREE = "view expand transpose unsqueeze squeeze permute split chunk unbind select slice aten.t.".split()
+FREE = ("view", "expand", "transpose", "unsqueeze", "squeeze", "permute",
+        "split", "chunk", "unbind", "select", "slice", "aten.t.")
 
 
 class Traffic(TorchDispatchMode):
@@ -311,7 +331,7 @@ def moved(program, *inputs):
         program(*inputs)
     return traffic.moved
 
-
+# %%
 q, k, v = torch.randn(3, 1, 4, 1024, 64)  # (batch, heads, seq, dim_head) each
 listed = sum(steps.values()).moved
 print(f"program {moved(naive, q, k, v):,}   list {listed:,}")
@@ -324,10 +344,10 @@ assert moved(naive, q, k, v) == listed + 2 * q.numel()  # q is scaled
 # %%
 whole = costs.attention_cost(4, 1024, 1024, 64)
 tiled = costs.attention_cost(4, 1024, 1024, 64, fused=True)
-assert whole == sum(steps.values())
-print(f"same FLOPs: {whole.flops == tiled.flops}; moved: {whole.moved / tiled.moved:.0f} times less")
-print(f"kept: {whole.kept / tiled.kept:.1f} times less;",
-      f"backward FLOPs: {tiled.backward_flops / whole.backward_flops} times as many")
+assert whole == sum(steps.values()) and whole.flops == tiled.flops
+print(f"moved: {whole.moved / tiled.moved:.0f} times less,",
+      f"kept: {whole.kept / tiled.kept:.1f} times less")
+print("backward FLOPs:", tiled.backward_flops / whole.backward_flops, "times")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -342,8 +362,9 @@ SIX = ("naive", "fused", "LSTM", "GRU", "RNN", "convolution")
 for name in SIX:
     seen = [moved(made[name], torch.randn(1, n, D)) for n in (256, 1024)]
     listed = COSTS[name](1024, D, 4, 1).moved
-    exponent = measure.slope([256, 1024], seen).exponent
-    print(f"{name:11} counted {4 * listed / 2**20:6.1f} MiB, seen {4 * seen[1] / 2**20:5.1f}, exponent {exponent:.2f}")
+    print(f"{name:11} counted {4 * listed / 2**20:6.1f} MiB,",
+          f"seen {4 * seen[1] / 2**20:5.1f},",
+          f"exponent {measure.slope([256, 1024], seen).exponent:.2f}")
 
 # %% [markdown]
 # With half of the FLOPs of the fused layer the GRU moves more than seventy times its bytes: $U$, 196,608 numbers, is read again for every token. Our count for the LSTM says the same, but seen from outside its one operation reads the matrices once; what it keeps in fast memory inside, no count of ours can know. We shall see it in the time.
@@ -356,39 +377,47 @@ for name in SIX:
 def peaks(core, n):
     q, k, v, out = torch.randn(4, 1, 4, n, 64)
     inputs = [each.requires_grad_() for each in (q, k, v)]
+    grad = torch.autograd.grad
     forward = measure.allocated_bytes(torch.no_grad()(partial(core, q, k, v)))
-    both = measure.allocated_bytes(lambda: torch.autograd.grad(core(*inputs), inputs, out))
+    both = measure.allocated_bytes(lambda: grad(core(*inputs), inputs, out))
     return forward, both
 
 
 sizes = [256, 512, 1024, 2048]
-peak = {core: np.array([peaks(core, n) for n in sizes]) for core in (naive, fused)}
-for n, (forward, both) in zip(sizes, peak[naive], strict=True):
-    one_map = 4 * 4 * n**2
-    print(f"n = {n:4}: forward {forward / one_map:.2f} maps, with backward {both / one_map:.2f}")
+peak = {each: np.array([peaks(each, n) for n in sizes])
+        for each in (naive, fused)}
+for n, peaks_of_n in zip(sizes, peak[naive], strict=True):
+    in_maps = peaks_of_n / (4 * 4 * n**2)
+    print(f"n = {n:4}: forward {in_maps[0]:.2f} maps,",
+          f"with backward {in_maps[1]:.2f}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # Two: softmax reads the scores while it writes the weights. With the backward pass three: the kept weights, their gradient, and that of the scores. (The rest, less and less, are arrays of the size of $Q$.)
 # :::
 
-# %% tags=["nbval-ignore-output"]
+# %%
 one_map = 4 * 4 * np.array(sizes) ** 2  # bytes, 4 heads
 like_q = 4 * 4 * np.array(sizes) * 64   # bytes of Q, K, V or the result
 predicted = {
-    "naive forward": 2 * one_map + like_q,            # and the scaled Q
-    "naive with backward": 3 * one_map + 3 * like_q,  # and the result, and a gradient
+    "naive forward": 2 * one_map + like_q,            # Q, scaled
+    "naive with backward": 3 * one_map + 3 * like_q,  # + result, a gradient
     "fused forward": like_q * 65 / 64,                # result, log-sum-exp
-    "fused with backward": 5 * like_q,                # result, its gradient, three more
+    "fused with backward": 5 * like_q,                # + four gradients
 }
+
+# %% tags=["nbval-ignore-output"]
 measured = {
-    "naive forward": peak[naive][:, 0], "naive with backward": peak[naive][:, 1],
-    "fused forward": peak[fused][:, 0], "fused with backward": peak[fused][:, 1],
+    "naive forward": peak[naive][:, 0],
+    "naive with backward": peak[naive][:, 1],
+    "fused forward": peak[fused][:, 0],
+    "fused with backward": peak[fused][:, 1],
 }
 for name, values in measured.items():
     print(f"{name:20} slope {measure.slope(sizes, values).exponent:.2f}",
           " measured / predicted:", np.round(values / predicted[name], 2))
-    assert np.allclose(values, predicted[name], rtol=1e-4 if "naive" in name else 1)
+    margin = 1e-4 if "naive" in name else 1  # of which the kernel is master
+    assert np.allclose(values, predicted[name], rtol=margin)
 
 # %% mystnb={"image": {"alt": "Bytes allocated at most, from 256 to 2048 tokens, log–log. The two naive lines rise with slope 2 from 2 and 4 MiB to 130 and 200 MiB, points on the lines. The two fused lines rise with slope 1 from 0.3 and 1.4 MiB to 2.6 and 11 MiB."}, "figure": {"caption": "Memory is predictable almost to the byte. Naive attention needs two maps of n² numbers, three with the backward pass; fused attention needs arrays of the size of its inputs. Lines: predicted, points: measured.", "name": "fig-memory-by-length"}}
 plots.memory_by_length(sizes, measured, predicted)
@@ -403,16 +432,17 @@ with open("data/14_complexity.json") as file:
     record = json.load(file)
 for name, grown in record["peak_bytes"].items():
     words = [f"{n}: {each / 2**20:.0f} MiB" for n, each in grown.items()]
-    print(f"{name:5} attention, forward: " + ", ".join(words))
-    print(f"      slope {measure.slope([int(n) for n in grown], [*grown.values()]).exponent:.2f}")
+    exponent = measure.slope([*map(int, grown)], [*grown.values()]).exponent
+    print(f"{name:5} forward,", ", ".join(words), f"  slope {exponent:.2f}")
 
 # %% [markdown]
 # Over a whole network, activation memory is what is *kept*. Large transformers drop the maps and compute them again rather than keep them {cite}`korthikanti2022`, as fused attention does by itself. For a block of width 256:
 
 # %%
 for n in (256, 1024, 4096):
-    kept = [costs.block_cost(n, D, 4, fused=way).kept for way in (False, True)]
-    print(f"n = {n:4}: {4 * kept[0] / 2**20:6.1f} MiB kept naively, {4 * kept[1] / 2**20:5.1f} fused")
+    kept = [4 * costs.block_cost(n, D, 4, fused=way).kept / 2**20
+            for way in (False, True)]
+    print(f"n = {n:4}: {kept[0]:6.1f} MiB kept naively, {kept[1]:5.1f} fused")
 
 # %% [markdown]
 # ## How long does it take?
@@ -424,7 +454,8 @@ def run_all(made, lengths, dim, batch=1, repeats=5, largest=2**27):
     times = {}
     for n in lengths:
         x = torch.randn(batch, n, dim)
-        calls = {name: torch.no_grad()(partial(module, x)) for name, module in made.items()}
+        calls = {name: torch.no_grad()(partial(module, x))
+                 for name, module in made.items()}
         if 16 * batch * n**2 > largest:  # bytes of 4 maps
             del calls["naive"]
         times[n] = measure.cpu_times(calls, repeats, matmul=512)
@@ -443,14 +474,15 @@ assert 1e9 < rate < 1e13  # FLOP/s, plausible for one core
 
 # %% tags=["nbval-ignore-output"]
 off = {}
-print("             time / (FLOPs / rate)         exponent: counted, timed")
+print(" " * 12, "time / (FLOPs / rate)       exponent: counted, timed")
 for name in SIX:
     seconds = [measure.medians(times[n])[name] for n in lengths]
     flops = [COSTS[name](n, D, 4, 1).flops for n in lengths]
     off[name] = np.array(seconds) * rate / flops
-    exponents = [measure.slope(lengths, each).exponent for each in (flops, seconds)]
-    print(f"{name:11}", np.round(off[name], 1), f"    {exponents[0]:.2f}, {exponents[1]:.2f}")
-assert off["fused"][-1] < 3 < 1.5 * off["GRU"][-1]  # fused near the rate, GRU far
+    exponents = [round(measure.slope(lengths, each).exponent, 2)
+                 for each in (flops, seconds)]
+    print(f"{name:11}", np.round(off[name], 1), "   ", exponents)
+assert off["fused"][-1] < 3 < 1.5 * off["GRU"][-1]  # near the rate, and far
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -466,8 +498,12 @@ print(record["device"], "\n" + record["date"], record["versions"])
 # %% mystnb={"image": {"alt": "Six panels, milliseconds against tokens from 128 to 4096, log–log, each with a grey dashed prediction. Naive leaves its prediction upwards from 1024 tokens on. Fused and convolution stay close to theirs. LSTM lies about two to three times above, GRU and RNN five to seven times above, parallel to it."}, "figure": {"caption": "Time of one layer of width 256, one sequence, against FLOPs divided by one rate (dashed). The rate fits where the work is a few large products, and fails where it is many small ones, or many bytes.", "name": "fig-times-by-length"}}
 run = record["runs"]["d=256 batch=1"]
 sizes = run["lengths"]
-predicted = {name: [COSTS[name](n, D, 4, 1).flops / run["matmul_rate"] for n in sizes] for name in SIX}
-plots.times_by_length(sizes, {name: run["seconds"][name] for name in SIX}, predicted)
+predicted = {
+    name: [COSTS[name](n, D, 4, 1).flops / run["matmul_rate"] for n in sizes]
+    for name in SIX
+}
+measured = {name: run["seconds"][name] for name in SIX}
+plots.times_by_length(sizes, measured, predicted)
 plt.show()
 
 # %% [markdown]
@@ -482,7 +518,8 @@ for batch in (1, 4, 16, 64, 256):
 step_seconds = measure.medians(measure.cpu_times(calls, 7))
 for batch, seconds in step_seconds.items():
     cost = costs.linear_cost(batch, D, 4 * D)
-    print(f"batch {batch:3}: {cost.flops / seconds / 1e9:6.1f} GFLOP/s, {cost.intensity():5.1f} FLOP/byte")
+    print(f"batch {batch:3}: {cost.flops / seconds / 1e9:6.1f} GFLOP/s,",
+          f"{cost.intensity():5.1f} FLOP/byte")
 assert 64 * step_seconds[1] > 2 * step_seconds[64]  # one by one is slower
 
 # %% [markdown]
@@ -503,10 +540,11 @@ PAIRS = {
     "attention passes an RNN": ("fused", "RNN"),
 }
 
-
+# %%
 def meets(times, first, second):
     lengths = list(times)
-    logs = [np.log(measure.ratios(times[n], to=second)[first].median) for n in lengths]
+    logs = [np.log(measure.ratios(times[n], to=second)[first].median)
+            for n in lengths]
     if logs[0] >= 0:
         return lengths[0]  # or before
     for i in range(1, len(lengths)):
@@ -527,7 +565,8 @@ def from_rates(made, dim, batch=1, repeats=15):
         for name in ("projections", "block", "core", "LSTM", "GRU", "RNN"):
             calls[name, n] = torch.no_grad()(partial(made[name], x))
     t = measure.medians(measure.cpu_times(calls, repeats))
-    model = {name: (0, t[name, long] / long, 0) for name in ("projections", "block")}
+    model = {name: (0, t[name, long] / long, 0)
+             for name in ("projections", "block")}
     model["core"] = (0, 0, t["core", long] / long**2)
     model["fused"] = tuple(np.add(model["core"], model["projections"]))
     for name in ("LSTM", "GRU", "RNN"):
@@ -535,21 +574,24 @@ def from_rates(made, dim, batch=1, repeats=15):
         model[name] = (max(0, t[name, long] - token * long), token, 0)
     return model  # name -> seconds at the start, per token, per pair
 
-
+# %%
 def seconds_of(parts, n):
     return parts[0] + parts[1] * n + parts[2] * n**2
 
 
 # %%
 def all_meetings(times, model, dim, heads, batch=1):
+    def flops_of(name, n):
+        return COSTS[name](n, dim, heads, batch).flops
+
     found = {}
-    for name, (first, second) in PAIRS.items():
-        counted = [lambda n, each=each: COSTS[each](n, dim, heads, batch).flops for each in (first, second)]
-        timed = [partial(seconds_of, model[each]) for each in (first, second)]
+    for name, pair in PAIRS.items():
+        counted = [partial(flops_of, each) for each in pair]
+        timed = [partial(seconds_of, model[each]) for each in pair]
         found[name] = {
             "counted": costs.meeting_point(*counted),
             "from rates": costs.meeting_point(*timed, most=10**6),
-            "measured": meets(times, first, second),
+            "measured": meets(times, *pair),
         }
     return found
 
@@ -590,9 +632,10 @@ plt.show()
 def misses(kind, batch):
     factors = []
     for name, run in record["runs"].items():
-        for each in run["meetings"].values() if name.endswith(f"batch={batch}") else ():
-            n = each["measured"]
-            if n and n > run["lengths"][0] and each[kind] > 1:  # seen, and predicted
+        for each in run["meetings"].values():
+            n, seen = each["measured"], each[kind] > 1  # 1: from the start
+            seen = seen and n and n > run["lengths"][0]
+            if seen and name.endswith(f"batch={batch}"):
                 factors.append(max(each[kind] / n, n / each[kind]))
     return factors
 
@@ -613,13 +656,14 @@ assert np.median(misses("from rates", 1)) < np.median(misses("counted", 1))
 # By convention they cost nothing: FLOPs are those of products. A softmax takes one exponential a score, $hn^2$ in all, and a score of width $d_h$ takes $4d_h$ FLOPs. So what is an exponential worth, in FLOPs?
 
 # %% tags=["nbval-ignore-output"]
-small, large = torch.randn(4, 256, 256), torch.randn(4, 2048, 2048)  # 1 MiB, 64 MiB
-calls = {"small": lambda: small.softmax(-1), "large": lambda: large.softmax(-1)}
-per_score = measure.medians(measure.cpu_times(calls, 7))
-per_score = {"small": per_score["small"] / small.numel(), "large": per_score["large"] / large.numel()}
-for name, each in per_score.items():
-    print(f"{name} map: {each * 1e9:.2f} ns a score, as long as {each * rate:.0f} FLOPs of a product")
-assert per_score["small"] * rate > 10  # far from free
+maps = {f"{n**2 // 2**16} MiB": torch.randn(4, n, n) for n in (256, 2048)}
+calls = {size: partial(torch.softmax, each, -1) for size, each in maps.items()}
+timed = measure.medians(measure.cpu_times(calls, 7))
+per_score = {size: timed[size] / each.numel() for size, each in maps.items()}
+for size, each in per_score.items():
+    print(f"map of {size:>6}: {each * 1e9:.2f} ns a score,",
+          f"as long as {each * rate:.0f} FLOPs of a product")
+assert per_score["1 MiB"] * rate > 10  # far from free
 
 # %% [markdown]
 # While the map fits into the cache, an exponential (with the reading, subtracting, summing and dividing around it) takes as long as fifty to eighty FLOPs of a product. At a head width of 64 a score costs 256 FLOPs, so softmax adds a fifth to a third to the time of the core, and little to that of a layer: tolerable to leave out. When the map does not fit, the same exponential takes several times as long: that is the traffic,
@@ -635,9 +679,11 @@ for heads in (1, 4, 16, 64):
 timed = measure.medians(measure.cpu_times(calls, 7))
 for heads, took in timed.items():
     count = costs.attention_cost(heads, n, n, D // heads)
-    both = count.flops / rate + count.exponentials * per_score["small"]
-    print(f"{heads:2} heads: {count.flops / 1e6:.0f} MFLOP, {count.exponentials / 1e6:4.1f} M exponentials:",
-          f"FLOPs alone {count.flops / rate * 1e3:.1f} ms, with them {both * 1e3:.1f}, measured {took * 1e3:.1f}")
+    alone = count.flops / rate
+    both = alone + count.exponentials * per_score["1 MiB"]
+    print(f"{heads:2} heads, {count.exponentials / 1e6:4.1f} M exponentials:",
+          f"FLOPs alone {alone * 1e3:.1f} ms,",
+          f"with them {both * 1e3:4.1f}, measured {took * 1e3:4.1f}")
 assert timed[64] > 2 * timed[1]  # the same FLOPs
 
 # %% [markdown]
@@ -657,7 +703,8 @@ PRODUCTS = {"MmBackward0", "BmmBackward0", "AddmmBackward0"}
 def products(node, pick, goal, known):
     """Products on the longest (pick=max) or shortest (min) way to a leaf."""
     if node not in known:
-        ways = [products(n, pick, goal, known) for n, _ in node.next_functions if n]
+        ways = [products(before, pick, goal, known)
+                for before, _ in node.next_functions if before]
         ways = [way for way in ways if way is not None]
         own = node.name() in PRODUCTS
         at_goal = goal is None or getattr(node, "variable", None) is goal
@@ -673,7 +720,7 @@ def attend(tokens, w):
     weights = torch.softmax((x @ w) @ (x @ w).T, dim=-1)
     return (weights @ (x @ w) @ w)[-1]
 
-
+# %%
 def recur(tokens, w):
     h = torch.zeros_like(tokens[0])
     for token in tokens:
@@ -685,23 +732,25 @@ def convolve(tokens, w):
     pad, three = torch.zeros_like(tokens[0]), torch.cat([w, w, w])
     for _ in range(len(tokens) - 1):
         padded = [pad, *tokens, pad]
-        tokens = [torch.cat(padded[i : i + 3], 1) @ three for i in range(len(tokens))]
+        tokens = [torch.cat(padded[i : i + 3], 1) @ three
+                  for i in range(len(tokens))]
     return tokens[-1]
 
 # %%
 w = torch.randn(4, 4)
-print("tokens   chain: attention, RNN, convolutions    path: attention, RNN, convolutions")
+print("longest chain, shortest path   attention       RNN  convolution")
 for n in (4, 8, 16, 32):
-    found = []
-    for pick, first in ((max, False), (min, True)):
-        for network in (attend, recur, convolve):
-            tokens = [torch.randn(1, 4).requires_grad_() for _ in range(n)]
-            goal = tokens[0] if first else None
-            found.append(products(network(tokens, w).grad_fn, pick, goal, {}))
-    print(f"{n:6} {found[0]:17} {found[1]:4} {found[2]:13} {found[3]:22} {found[4]:4} {found[5]:13}")
+    words = []
+    for network in (attend, recur, convolve):
+        tokens = [torch.randn(1, 4).requires_grad_() for _ in range(n)]
+        last = network(tokens, w).grad_fn
+        chain = products(last, max, None, {})
+        path = products(last, min, tokens[0], {})
+        words.append(f"{chain:8},{path:3}")
+    print(f"{n:8} tokens             ", *words)
 
 # %% [markdown]
-# (The last three columns begin at the first token, the others anywhere.) In attention both are constants: four products after one another, and three from any token to any result (value projection, weights times values, output projection). In a recurrent network both grow with $n$. The table that compares the layers' orders of growth has columns for these two as well {cite}`vaswani2017`, and they need no constants to be
+# In attention both are constants: four products after one another, and three from any token to any result (value projection, weights times values, output projection). In a recurrent network both grow with $n$. The table that compares the layers' orders of growth has columns for these two as well {cite}`vaswani2017`, and they need no constants to be
 # right. (Convolutions do better than ours if they skip: with dilations that grow from layer to layer the number of layers grows like $\log n$.)
 #
 # At $n = 2d$ attention and the LSTM have the same FLOPs. How much of them could run at the same time, on a machine with enough processors?
@@ -721,9 +770,10 @@ for name, steps_in_a_row in (("fused", 4), ("LSTM", n)):
 # Take the shape of Llama-3-8B {cite}`grattafiori2024`: 32 blocks of width 4096, 32 query heads of 128 that share 8 key/value heads, a gated MLP of 14,336, a vocabulary of 128,256. First: is it the published size?
 
 # %%
-block = partial(costs.block_cost, dim=4096, heads=32, hidden=14336, kv_heads=8, gated=True, centred=False)
+shape = dict(dim=4096, heads=32, kv_heads=8, hidden=14336)
+block = partial(costs.block_cost, **shape, gated=True, centred=False)
 table = costs.linear_cost(1, 4096, 128_256).parameters
-parameters = 32 * block(1).parameters + 2 * table + 4096  # two tables, one last norm
+parameters = 32 * block(1).parameters + 2 * table + 4096  # and a last norm
 print(f"{parameters:,}")
 assert parameters == 8_030_261_248
 
@@ -732,12 +782,12 @@ assert parameters == 8_030_261_248
 
 # %%
 def llama(n):
-    half = costs.causal_pairs(n)  # pairs that a kernel computes which skips the future
-    attention = costs.attention_layer_cost(n, 4096, 32, 8, pairs=half).flops
-    quadratic = costs.attention_cost(32, n, n, 128, pairs=half).flops
+    half = costs.causal_pairs(n)  # the future is skipped
+    core = costs.attention_cost(32, n, n, 128, pairs=half).flops
+    none = costs.attention_layer_cost(n, 4096, 32, 8, pairs=0).flops
     return {
-        "scores and values": 32 * quadratic,
-        "projections": 32 * (attention - quadratic),
+        "scores and values": 32 * core,
+        "projections": 32 * none,
         "MLP": 32 * costs.mlp_cost(n, 4096, 14336, gated=True).flops,
         "vocabulary": costs.linear_cost(n, 4096, 128_256).flops,
     }
@@ -745,7 +795,9 @@ def llama(n):
 
 texts = {f"{n:,} tokens": llama(n) for n in (1024, 8192, 32_768, 131_072)}
 for length, parts in texts.items():
-    print(f"{length:>14}: {sum(parts.values()) / 1e12:9,.0f} TFLOP, quadratic {parts['scores and values'] / sum(parts.values()):.0%}")
+    every = sum(parts.values())
+    print(f"{length:>14}: {every / 1e12:6,.0f} TFLOP,",
+          f"quadratic {parts['scores and values'] / every:.0%}")
 
 # %% mystnb={"image": {"alt": "Four stacked bars. At 1,024 tokens the MLP takes three quarters and scores and values hardly anything; at 8,192 an eighth; at 32,768 more than a third; at 131,072 more than two thirds."}, "figure": {"caption": "A model of Llama-3-8B’s shape reading one text. At the lengths of a chat the MLP is the cost; the quadratic part takes over from some sixty thousand tokens on.", "name": "fig-shares"}}
 plots.shares(texts)
@@ -756,17 +808,21 @@ def quadratic(n):
     return llama(n)["scores and values"]
 
 
-takes_over = costs.meeting_point(quadratic, lambda n: sum(llama(n).values()) - quadratic(n))
-print(f"half of all FLOPs from n = {takes_over:,} on, {takes_over / 4096:.1f} widths")
+takes_over = costs.meeting_point(
+    quadratic, lambda n: sum(llama(n).values()) - quadratic(n)
+)
+print(f"half of all from n = {takes_over:,} on, {takes_over / 4096:.1f} widths")
 
 # %% [markdown]
 # Fourteen widths, not six: the MLP is wider than usual and gated, and a causal kernel skips half of the pairs, which alone moves $6d$ to $12d$. That is why estimates for language models leave the quadratic part out while the text is shorter than about twelve widths, and count two FLOPs for each parameter and token, six in training {cite}`kaplan2020`. Check it against our exact count, at 2,048 tokens:
 
 # %%
 n = 2048
-exact = 32 * block(n, pairs=costs.causal_pairs(n)) + costs.linear_cost(n, 4096, 128_256)
+exact = 32 * block(n, pairs=costs.causal_pairs(n))
+exact += costs.linear_cost(n, 4096, 128_256)
 rule = 6 * (parameters - table) * n  # looking a row up costs no product
-print(f"six per parameter and token: {rule / (exact.flops + exact.backward_flops):.1%} of the exact count")
+share = rule / (exact.flops + exact.backward_flops)
+print(f"six per parameter and token: {share:.1%} of the exact count")
 
 # %% [markdown]
 # And generating? One token at a time, the FLOPs are few and the bytes are many: all parameters and the whole {term}`KV cache` are read for every token (of one text; a batch shares the parameters and not the caches) {cite}`pope2022`. At which length does the cache weigh more than the model?
@@ -778,8 +834,8 @@ even = costs.meeting_point(
 print(f"the cache is as large as the parameters at {even:,} tokens")
 one_token = costs.linear_cost(1, 4096, 4096)
 cached = costs.decode_cost(32, 8192, 128, kv_heads=8)
-print(f"FLOP per byte, in bfloat16: a projection of one token {one_token.intensity(2):.1f},",
-      f"attention to a cache {cached.intensity(2):.1f}")
+print(f"FLOP per byte in bfloat16: projection {one_token.intensity(2):.1f},",
+      f"attention {cached.intensity(2):.1f}")
 
 # %% [markdown]
 # One FLOP for each byte of the parameters and four for each byte of the cache (four queries share each key). An A100 computes up to 312 TFLOP/s in 16-bit products and reads 1.5 to 2 TB/s {cite}`dao2023`, more than a hundred FLOPs for each byte. There decoding is bound by memory, and shared key/value heads help because they are fewer bytes {cite}`shazeer2019,ainslie2023`.

@@ -16,7 +16,7 @@ from tools.record_recall_gru import bound
 
 CHAPTER = "14_complexity"
 OUT = chapters.ROOT / "chapters" / "data" / f"{CHAPTER}.json"
-NEEDED = {"naive", "build", "COSTS", "run_all", "PAIRS", "meets", "from_rates", "seconds_of", "all_meetings"}
+NEEDED = {"naive", "Layer", "build", "COSTS", "run_all", "PAIRS", "meets", "from_rates", "seconds_of", "all_meetings"}
 RUNS = [  # width, heads, batch, longest sequence in widths
     (128, 2, 1, 32), (256, 4, 1, 16), (512, 8, 1, 8), (128, 2, 16, 16), (256, 4, 16, 8),
 ]
