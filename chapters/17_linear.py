@@ -302,7 +302,7 @@ def recurrent(q, k, v):
         rows.append(q_i @ state / (q_i @ total))
     return torch.stack(rows)
 
-
+# %%
 q, k, v = draw(200, 16), draw(200, 16), draw(200, 16)
 truth = quadratic(q, k, v)
 assert torch.allclose(recurrent(q, k, v), truth, rtol=0, atol=1e-12)
@@ -344,7 +344,10 @@ def linear_chunk(q, k, v, state):
     scores = (q @ k.mT).tril()  # inside the chunk
     return q @ state + scores @ v, state + k.mT @ v
 
+# %% [markdown]
+# The state walks from chunk to chunk:
 
+# %%
 def in_chunks(step, state, chunk, *sequences):
     outs = []
     cut = (each.split(chunk, dim=-2) for each in sequences)
@@ -353,7 +356,7 @@ def in_chunks(step, state, chunk, *sequences):
         outs.append(out)
     return torch.cat(outs, dim=-2), state
 
-
+# %%
 def chunked(q, k, v, chunk):
     q, k, v = elu_plus_one(q), elu_plus_one(k), F.pad(v, (0, 1), value=1.0)
     state = torch.zeros(q.shape[-1], v.shape[-1]).to(v)
@@ -465,7 +468,7 @@ def unit(*shape):
 def error(state, k, v):
     return ((k @ state - v).square().mean() / v.square().mean()).item()
 
-
+# %%
 dim, filled = 64, [1, 8, 16, 32, 48, 64, 80, 96, 128]
 by_sum, best = [], []
 for n in filled:
@@ -505,7 +508,7 @@ def gated_recurrent(q, k, v, log_decay):
         rows.append(q_t @ state)
     return torch.stack(rows)
 
-
+# %%
 q, k, v = draw(64, 16), draw(64, 16), draw(64, 16)
 mild = F.logsigmoid(draw(64, 16) + 3)             # decays near 0.95
 print(f"decays from {mild.exp().min():.2f} to {mild.exp().max():.2f}")
@@ -578,7 +581,7 @@ def gated_chunk(q, k, v, log_decay, state):
     whole = log_decay.sum(dim=-2, keepdim=True).exp().mT
     return out, whole * state + (k * _sum_after(log_decay).exp()).mT @ v
 
-
+# %%
 zeros = torch.zeros(16, 16)
 for log_decay, chunk in ((mild, 16), (mild, 64), (strong.double(), 64)):
     out, _ = in_chunks(gated_chunk, zeros.double(), chunk, q, k, v, log_decay)
@@ -612,7 +615,10 @@ def delta_chunk(q, k, v, beta, state):
         overlap, missing, upper=False, unitriangular=True)
     return linear_chunk(q, k, writes, state)
 
+# %% [markdown]
+# Is it the recurrence?
 
+# %%
 def delta_recurrent(q, k, v, beta):
     state, rows = torch.zeros(k.shape[-1], v.shape[-1]).to(v), []
     for q_t, k_t, v_t, beta_t in zip(q, k, v, beta, strict=True):
@@ -620,7 +626,7 @@ def delta_recurrent(q, k, v, beta):
         rows.append(q_t @ state)
     return torch.stack(rows)
 
-
+# %%
 k = F.normalize(k, dim=-1)
 beta = torch.rand(64, 1, generator=rng, dtype=torch.float64)
 for chunk in (1, 7, 64):
