@@ -55,6 +55,14 @@ def test_gradients_of_the_shift():
     assert torch.autograd.gradcheck(memory.relative_shift, scores)
 
 
+def test_a_mask_never_shows_what_comes_later():
+    q, k, v, r = (draw(2, n, 4, seed=n) for n in (3, 5, 5, 5))
+    u, w = draw(2, 4, seed=8), draw(2, 4, seed=9)
+    plain = memory.relative_attention(q, k, v, r, u, w)
+    generous = memory.relative_attention(q, k, v, r, u, w, torch.ones(3, 5, dtype=torch.bool))
+    assert all(map(torch.equal, plain, generous))
+
+
 @pytest.mark.parametrize("dim", [2, 6, 64])
 def test_distance_vectors_are_the_sinusoids_backwards(dim):
     ours = memory.distance_vectors(9, dim)
