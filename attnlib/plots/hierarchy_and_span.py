@@ -10,6 +10,7 @@ __all__ = ["distances", "influence", "learned_spans", "levels", "reaches", "regi
 
 _HEADS = (BLUE, ORANGE, GREEN, PURPLE)
 _LIGHT = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da")  # light, so that numbers can be read on them
+_OF_REGION = (0, 2, 1, 1, 3, 0, 2, 0, 3)  # neighbours differ, in place and rolled
 
 
 def distances(within: np.ndarray, named: dict[int, str]) -> Figure:
@@ -84,7 +85,7 @@ def regions(before: np.ndarray, after: np.ndarray, window: int, shift: int) -> F
     cuts = [range(shift, len(before), window), range(window, len(before), window)]
     for at, labels, lines, title in zip(axes[0], (before, after), cuts, ("in place: nine windows", "rolled: four windows"), strict=True):
         for (row, column), label in np.ndenumerate(labels):
-            at.add_patch(_square(row, column, _LIGHT[(label // 3 % 2) * 2 + label % 3 % 2] if label < 9 else "white"))
+            at.add_patch(_square(row, column, _LIGHT[_OF_REGION[label]]))
             at.text(column + 0.5, row + 0.5, f"{label}", ha="center", va="center", fontsize=9)
         for line in lines:
             at.axhline(line, color="black", linewidth=2)
@@ -104,12 +105,12 @@ def _square(row, column, colour):
 
 
 def influence(panels: dict[str, np.ndarray], source: tuple[int, int]) -> Figure:
-    """How much each output of an image changes when one input changes.
+    """Which outputs of an image change when one input changes.
 
     Parameters
     ----------
-    panels : dict of str to (height, width) array
-        Title -> size of the change, 1 the largest.
+    panels : dict of str to (height, width) bool array
+        Title -> what changes.
     source : (int, int)
         The input that was changed.
 
@@ -119,10 +120,15 @@ def influence(panels: dict[str, np.ndarray], source: tuple[int, int]) -> Figure:
     """
     figure, axes = new_figure(3.0, len(panels))
     for at, (title, change) in zip(axes[0], panels.items(), strict=True):
-        image = matrix_map(at, change, title=title)
+        matrix_map(at, change.astype(float), title=title, limit=1.4)
         at.set_aspect("equal")
-        at.plot(source[1], source[0], marker="x", color=ORANGE, markersize=9, markeredgewidth=2.5)
-    figure.colorbar(image, ax=axes, label="change of the result", shrink=0.8, aspect=30)
+        at.plot(source[1], source[0], marker="x", color=ORANGE, markersize=10, markeredgewidth=3)
+        at.set_yticks(range(len(change)), labels=range(len(change)))
+        at.set_xticks(range(len(change)), labels=range(len(change)))
+        for edge in np.arange(len(change) + 1) - 0.5:
+            at.axhline(edge, color="#dddddd", linewidth=0.6)
+            at.axvline(edge, color="#dddddd", linewidth=0.6)
+    axes[0, 0].set_ylabel("row")
     return figure
 
 
@@ -158,7 +164,7 @@ def levels(blocks: list[int], scores: list[float], errors: dict[str, list[float]
     bottom.set_xscale("log", base=2)
     bottom.set_xticks(blocks, labels=blocks)
     bottom.set_xlabel("tokens in a block")
-    bottom.legend(loc="lower right")
+    bottom.legend(loc="center right")
     return figure
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "An image in windows"
-CHAPTER = ""
+CHAPTER = "16_hierarchy_and_span"
 POINTS = 3
 PROMPT = r"""
 In a Swin transformer {cite}`liu2021` every token attends within its own square window, and every second layer shifts the windows. Write

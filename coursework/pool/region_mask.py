@@ -5,7 +5,7 @@ import numpy as np
 from coursework import Variant, case, observe, wrong
 
 TITLE = "Windows that were not one"
-CHAPTER = ""
+CHAPTER = "16_hierarchy_and_span"
 POINTS, EDGE_POINTS = 5, 1
 PROMPT = r"""
 A Swin transformer {cite}`liu2021` moves a picture of `height` by `width` tokens up and to the left by `shift`, cyclically, before it cuts it into

@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "A window with a slope"
-CHAPTER = ""
+CHAPTER = "16_hierarchy_and_span"
 POINTS, EDGE_POINTS = 5, 1
 PROMPT = r"""
 With an adaptive span {cite}`sukhbaatar2019` every head learns how far back it looks. A key at distance x before its query (0 for the query's own
