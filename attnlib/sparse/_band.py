@@ -35,7 +35,7 @@ class Band(torch.autograd.Function):
         for rows, keys, bias in edges:
             bias = torch.from_numpy(bias).to(q)
             for some, kv in pieces(kv_of, classes, rows, keys):
-                q_rows, k_rows, v_rows = q[some, :, rows].flatten(0, 1), k[kv][:, :, keys].flatten(0, 1), v[kv][:, :, keys].flatten(0, 1)
+                q_rows, k_rows, v_rows = q[some, :, rows].flatten(0, 1), k[:, :, keys][kv].flatten(0, 1), v[:, :, keys][kv].flatten(0, 1)
                 part = part_forward(work, q_rows, k_rows, v_rows, bias)
                 out[some, :, rows], lse2[some, :, rows] = (each.unflatten(0, (-1, classes)) for each in part)
         ctx.save_for_backward(q, k, v, out, lse2)
@@ -60,7 +60,7 @@ class Band(torch.autograd.Function):
             for some, kv in pieces(kv_of, classes, rows, keys):
                 given = (each[some, :, rows].flatten(0, 1) for each in (d_out, q, lse2, delta))
                 d_out_rows, q_rows, lse_rows, delta_rows = given
-                k_rows, v_rows = k[kv][:, :, keys].flatten(0, 1), v[kv][:, :, keys].flatten(0, 1)
+                k_rows, v_rows = k[:, :, keys][kv].flatten(0, 1), v[:, :, keys][kv].flatten(0, 1)
                 part = part_backward(work, d_out_rows, q_rows, k_rows, v_rows, lse_rows, delta_rows, bias)
                 part = [each.unflatten(0, (-1, classes)) for each in part]
                 d_q[some, :, rows] = part[0]
