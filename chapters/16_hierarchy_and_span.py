@@ -12,7 +12,7 @@
 # %% [markdown]
 # # How far does a head have to look?
 #
-# A query that looks at everything pays for everything. Most of what it pays for is far away, and most of what it uses is near. This chapter builds
+# A query that looks at everything pays for everything, whether it uses it or not. This chapter builds
 # three ways to spend less on distance, each of which computes less for real. Windows that are *shifted* from layer to layer pass news on from one to the next. *Two levels* show every token near by
 # and one summary for each block far away. And with an *adaptive span*, each head learns how far back it looks at all.
 #
@@ -61,7 +61,7 @@ plots.distances(within, {2: "head 2", 5: "head 5", 9: "head 9"})
 plt.show()
 
 # %% [markdown]
-# Head 2 looks one token back and could be computed with two keys per query instead of 15. Head 9 could not. No single
+# Head 2 needs its query's neighbours alone, and could be computed with three keys per query instead of 15. Head 9 could not. No single
 # window fits both, and a sentence of 15 tokens says nothing yet about the heads of a long document. Keep this in mind: the first two methods of this chapter fix
 # the shape of the look beforehand, for all heads alike; the last one lets each head decide.
 #
@@ -141,11 +141,11 @@ plots.reaches({"cuts at 8, 16, 24 in every layer": never,
 plt.show()
 
 # %% [markdown]
-# The reach grows by about a window per layer, as in a stack of convolutions. All of 3136 tokens of a line would take some 400 layers; this is where *merging* will help.
+# The reach grows by about a window per layer, as in a stack of convolutions. A line of 3136 tokens would take some 400 layers with these windows; this is where *merging* will help.
 #
 # ## How do you shift without odd windows?
 #
-# Moved cuts leave half a window at each end. On an 8 × 8 image with windows of 4 × 4, a shift by 2 gives nine windows of five shapes, instead of four of one shape. Swin's trick is to *roll* the image by the shift, so that what
+# Moved cuts leave half a window at each end. On an 8 × 8 image with windows of 4 × 4, a shift by 2 gives nine windows of four shapes, instead of four of one shape. Swin's trick is to *roll* the image by the shift, so that what
 # falls off on one side comes back on the other: again four windows, all of them 4 × 4.
 
 # %% mystnb={"image": {"alt": "Two grids of 8 × 8 squares. Left, in place: cuts after 2 and 6 rows and columns make nine windows labelled 0 to 8, of sizes 2 and 4. Right, rolled: four windows of 4 × 4; the first holds only label 4, the second 5 and 3, the third 7 and 1, the last 8, 6, 2 and 0."}, "figure": {"caption": "Rolling turns nine windows into four of one shape, and brings tokens together that are far apart in the image: in the last window, those of all four corners.", "name": "fig-shift-regions"}}
@@ -157,7 +157,7 @@ plt.show()
 
 # %% [markdown]
 # The last window holds tokens from all four corners of the image. Nothing in the arithmetic knows that they are not neighbours. So this is the place of the chapter's deliberate break: **forget the mask**.
-# We need the rest of the function first. It pads the grid to whole windows, rolls, cuts, attends, and undoes it all; `mask` is ours to choose for now.
+# We need the rest of the function first. It rolls, cuts, attends, merges and rolls back; `mask` is ours to choose for now.
 
 # %%
 from attnlib.hierarchy import window_merge
@@ -284,7 +284,7 @@ assert torch.allclose(local.flatten(1, 2), expected, rtol=0, atol=1e-12)
 print("63 tokens, a mask over", whole.numel(), "pairs: the same result")
 
 # %% [markdown]
-# The library's tests compare the layer with Hugging Face's Swin on random weights too, and find one difference worth knowing: where windows do not divide the image, the original code pads
+# The library's tests compare the layer with Hugging Face's Swin on random weights too, and find one difference worth knowing: where windows do not divide the image, that code pads
 # with zeros and lets the padding take part as {term}`keys <key>`. Ours is seen by nobody.
 #
 # ## Merge, and the window grows
@@ -363,8 +363,8 @@ print("shifts and merging:", reach_of(True))
 
 # %% [markdown]
 # By windows alone the reach grows by 8 a layer; with merging, by 8, then 16, then 32. That is the hierarchy: {term}`receptive fields <receptive field>` that grow
-# exponentially with the levels, at a cost that falls. The price is that the last level no longer has one vector per token. For classifying or detecting this is no loss; for predicting the next token at every position
-# it is out of the question. What would be a hierarchy that keeps every token?
+# exponentially with the levels, at a cost that falls. The price is that the last level no longer has one vector per token. A classifier needs one vector in the end, and detectors read all levels {cite}`liu2021`; but the last level alone cannot predict
+# the next token at every position. What would be a hierarchy that keeps every token?
 #
 # :::{admonition} A good place for a break
 # :class: tip
@@ -408,11 +408,11 @@ print("with log 16 added:", torch.softmax(score, 0)[0].item())
 # It should have 16/20 = 0.8, as its tokens would. It gets 1/5, because softmax counts entries, not tokens. The logarithm of the count, added to the score, turns $e^{s}$ into $16\,e^{s}$, and the summary stands for its tokens exactly.
 # :::
 #
-# Exactly as long as the keys of the block are equal. If they differ, the mean key is an approximation, and one in a known direction: $\sum_j e^{q \cdot k_j} \ge b\, e^{q \cdot \bar{k}}$ (the exponential is convex), so **a summary always gets too little weight**, the more the more
-# the scores in the block differ. The fine-near, coarse-far softmax is the idea of focal self-attention {cite}`yang2021`, there with learned pooling; the logarithm is the one that Token Merging adds when it fuses tokens {cite}`bolya2022`.
+# Exactly as long as the keys of the block are equal. If they differ, the mean key is an approximation, and one in a known direction: $\sum_j e^{q \cdot k_j} \ge b\, e^{q \cdot \bar{k}}$ (the exponential is convex), so **a summary never counts for more than its tokens together would**, and for less the more
+# their scores differ. The fine-near, coarse-far softmax is the idea of focal self-attention {cite}`yang2021`, there with learned pooling; the logarithm is the one that Token Merging adds when it fuses tokens {cite}`bolya2022`.
 # H-Transformer-1D {cite}`zhu2021` goes on to many levels, each twice as coarse, and coarsens the {term}`queries <query>` too.
 #
-# Who sees what? Blocks of queries are `rows`. For each row first the tokens of its neighbourhood, then all blocks; in the {term}`causal <causal mask>` case only whole blocks of the past may be summarised.
+# Who sees what? Blocks of queries are `rows`. For each row first the tokens of its neighbourhood, then all blocks; in the {term}`causal <causal mask>` case only whole blocks of the past may be summarised. `near` says how many blocks on each side count as near.
 
 # %%
 def two_level_mask(rows, seq_k, block_size, causal=False, near=1):
@@ -439,11 +439,11 @@ print("row 3, its first query: tokens", seen[3, 0, :8].int().tolist(),
 # %%
 def two_level_attention(q, k, v, block_size, causal=False, near=1):
     seq_q, seq_k = q.shape[-2], k.shape[-2]
-    own, lead = divmod(seq_k - seq_q, block_size)
+    own, lead = divmod(seq_k - seq_q, block_size)  # first query: block, place
     rows = torch.arange(own, own + max(1, -(-(lead + seq_q) // block_size)),
                         device=q.device)
     q = F.pad(q, (0, 0, lead, len(rows) * block_size - lead - seq_q))
-    q = q.unflatten(-2, (len(rows), block_size))
+    q = q.unflatten(-2, (len(rows), block_size))  # (..., rows, block_size, ·)
 
     mask = two_level_mask(rows, seq_k, block_size, causal, near)
     width = (near + 1 + near * (not causal)) * block_size
@@ -518,7 +518,7 @@ assert faster > 1.5
 print(f"fewer scores: {fewer:.0f}×, faster: {faster:.1f}×")
 
 # %% [markdown]
-# Faster, by much less than the counts promise: our lines write every score, mask and weight to memory, several times; the fused kernel writes none. Where seconds matter, the skipping must be done inside a kernel.
+# Faster, by much less than the counts promise: our lines write every score, mask and weight to memory, several times; the fused kernel keeps them in small tiles. Where seconds matter, the skipping must be done inside a kernel.
 #
 # ### What it loses
 #
@@ -791,8 +791,8 @@ print(f"scores in the bands: {ideal[0] / ideal[1]:.1f}× fewer; "
       f"FLOPs of all: {used[0] / used[1]:.1f}×; time: {faster:.1f}×")
 
 # %% [markdown]
-# The bands hold 2.7 times fewer scores. FLOPs and time fall by less: the projections stay, blocks have corners, and at spans this short much of the time goes into things that are not products. With spans of thousands the bands are what counts. The paper's models allow a span of 8192 characters, and what most of their heads learn is far shorter:
-# small contexts in the low layers, long ones in a few heads of the high ones {cite}`sukhbaatar2019`.
+# The bands hold 2.7 times fewer scores. FLOPs and time fall by less: the projections stay, blocks have corners, and at spans this short much of the time goes into things that are not products. With spans of thousands the bands are what counts. The paper's models allow a span of 8192 characters, and learn small
+# contexts in the low layers and very large ones in the last {cite}`sukhbaatar2019`.
 #
 # ## Where spans go wrong
 #
@@ -862,7 +862,7 @@ plt.show()
 show("sums, closed, ramp 2")
 
 # %% [markdown]
-# Some heads never open. When the first steps of training, in which nothing is learned yet, push a span to zero, one key is too little to pull it out again. (In the authors' code a ramp is 32 tokens by default.)
+# Some heads never open. Our reading of it: while a head can still do nothing with what it sees, the penalty alone pulls, and later one key is too little of a hint. The wider the ramp, the more a closed head feels. (In the authors' code a ramp is 32 tokens by default.)
 #
 # **The penalty's taste.** $\lambda$ pulls all spans alike, so a learned span is the longest that the loss will still pay for, not the range of what is there. With $\lambda$ one hundred times as large:
 
@@ -870,7 +870,7 @@ show("sums, closed, ramp 2")
 show("sums, closed, penalty 0.2")
 
 # %% [markdown]
-# No head opens at all, not even the first. A key of its sum of 8 carries an eighth of the answer's variance, 0.125, and costs $\lambda/M = 0.05$; but the gain is there only for a head that already reads well, and the price is due from the first step. So to read a learned span as "this head needs $n$ tokens" is right only together with
+# No head opens at all. A key that is fully in would bring the sum of 8 an eighth of its variance, but a gradient sees only the first step: a key at the foot of the ramp, with next to no weight yet, and that is not worth $\lambda/M = 0.05$. So to read a learned span as "this head needs $n$ tokens" is right only together with
 # its start, its ramp, and the price it was learned at.
 
 # %% [markdown]
@@ -889,7 +889,7 @@ show("sums, closed, penalty 0.2")
 # | only the ramp has a gradient | spans follow usefulness step by step; they do not search | {numref}`fig-span-paths` |
 #
 # **In practice.** Hierarchies with windows made transformers the backbone of detection and segmentation {cite}`liu2021`. They are not the only way: a *plain* vision transformer, with a few layers of full attention among unshifted windows and
-# good pre-training, competes with them in detection {cite}`li2022`. In language, fixed windows have won over learned spans so far: Longformer mixes windows with a few global tokens {cite}`beltagy2020`, Gemma 3 has five layers of sliding windows for each layer of full attention {cite}`gemma2025`. A fixed pattern makes kernels and
+# good pre-training, competes with them in detection {cite}`li2022`. In language, fixed windows are what is used: Longformer mixes windows with a few global tokens {cite}`beltagy2020`, Gemma 3 has five layers of sliding windows for each layer of full attention {cite}`gemma2025`. A fixed pattern makes kernels and
 # caches simple; a span per head makes every head a shape of its own. And summaries returned as guides for selection in Native Sparse Attention {cite}`yuan2025`.
 #
 # **Shortcut taken here.** Swin's block has norms, an MLP and a residual stream around the attention; ours had the attention alone. Its successors changed the scores and the bias too. Each of our answers is read from one head; where heads share the work, spans are learned too, but nobody can say which range was "known" for which head. And our band is plain PyTorch: a kernel would skip its corners.

@@ -164,7 +164,7 @@ def levels(blocks: list[int], scores: list[float], errors: dict[str, list[float]
     bottom.set_xscale("log", base=2)
     bottom.set_xticks(blocks, labels=blocks)
     bottom.set_xlabel("tokens in a block")
-    bottom.legend(loc="center right")
+    bottom.legend(loc="center right", bbox_to_anchor=(1, 0.42))
     return figure
 
 
