@@ -6,7 +6,7 @@ import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
+from sphinx.environment.collectors.toctree import TocTreeCollector
 
 CHAPTER = re.compile(r"chapters/(\d+)_")
 
@@ -29,9 +29,9 @@ def numbered_by_name(assign):
 
 
 def install(app: Sphinx) -> None:
-    """Wrap what is there once all extensions are loaded."""
-    collector = TocTreeCollectorWithStyles  # counts last, after Sphinx and multitoc
-    collector.assign_section_numbers = numbered_by_name(collector.assign_section_numbers)
+    """Wrap what is there once all extensions are loaded: jupyter-book's collector is a subclass of Sphinx's."""
+    for collector in TocTreeCollector.__subclasses__() or [TocTreeCollector]:
+        collector.assign_section_numbers = numbered_by_name(collector.assign_section_numbers)
 
 
 def setup(app: Sphinx) -> dict:
