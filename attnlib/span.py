@@ -221,7 +221,12 @@ class AdaptiveSpanAttention(nn.Module):
 
     @property
     def span(self) -> torch.Tensor:
-        """z of each head, (heads,), from 0 to `max_span`."""
+        """z of each head, from 0 to `max_span`.
+
+        Returns
+        -------
+        (heads,)
+        """
         return self.max_span * self.fraction.clamp(0, 1)
 
     def reach(self) -> list[int]:

@@ -13,8 +13,8 @@
 # # How far does a head have to look?
 #
 # A query that looks at everything pays for everything, whether it uses it or not. This chapter builds
-# three ways to spend less on distance, each of which computes less for real. Windows that are *shifted* from layer to layer pass news on from one to the next. *Two levels* show every token near by
-# and one summary for each block far away. And with an *adaptive span*, each head learns how far back it looks at all.
+# three ways to spend less on distance, each of which computes less for real. {term}`Shifted windows <shifted windows>` pass news on from layer to layer. *Two levels* show every token near by
+# and one summary for each block far away. And with an {term}`adaptive span`, each head learns how far back it looks at all.
 #
 # :::{admonition} Before you start
 # :class: note
