@@ -1,7 +1,7 @@
 """Sparse attention as chapter 15 writes it: short, slower, and what the fast forms beside it are tested against."""
 
 import torch
-from torch.nn.functional import pad
+from torch.nn import functional as F
 
 from attnlib._shapes import takes
 from attnlib.layers import attention
@@ -64,7 +64,7 @@ def touched_blocks(mask: torch.Tensor, block: int) -> torch.Tensor:
     ValueError, TypeError
         If the mask or the number do not fit.
     """
-    padded = pad(mask, (0, -mask.shape[1] % block, 0, -mask.shape[0] % block))
+    padded = F.pad(mask, (0, -mask.shape[1] % block, 0, -mask.shape[0] % block))
     blocks = padded.unflatten(1, (-1, block)).unflatten(0, (-1, block))  # (blocks_q, block, blocks_k, block)
     return blocks.any(dim=3).any(dim=1)
 

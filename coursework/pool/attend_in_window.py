@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "A window without the square"
-CHAPTER = ""
+CHAPTER = "15_sparse"
 POINTS = 5
 PROMPT = r"""
 Write `attend_in_window(q, k, v, left)`: causal softmax attention with scores $QK^\mathsf T/\sqrt{d}$, d = dim_head, in which a

@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "Window, global tokens and some keys at random"
-CHAPTER = ""
+CHAPTER = "15_sparse"
 POINTS = 5
 PROMPT = r"""
 Big Bird {cite}`zaheer2020` lets every query see its neighbourhood, a few global tokens, and some keys drawn at random. Write

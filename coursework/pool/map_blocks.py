@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "Which blocks can be skipped?"
-CHAPTER = ""
+CHAPTER = "15_sparse"
 POINTS, EDGE_POINTS = 4, 1
 RETURNS = ("touched", "whole")
 PROMPT = r"""

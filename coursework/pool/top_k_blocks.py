@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "Which blocks are worth reading?"
-CHAPTER = ""
+CHAPTER = "15_sparse"
 POINTS, EDGE_POINTS = 6, 1
 PROMPT = r"""
 Some sparse attention lets each query choose which blocks of keys to read. Write `top_k_blocks(q, k, block, top)` for causal

@@ -1,0 +1,663 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # When does leaving out save anything?
+#
+# Most pairs of tokens in a long text have nothing to say to each other. Leave them out, and the square is gone; that is the idea of sparse attention.
+# In this chapter you leave them out the usual way, with a mask, and save nothing. Then you write attention that skips, for windows, for any pattern, for blocks
+# that the content chooses, and you hold each one to the same test: the share of pairs it computes, beside the share of the time it takes.
+#
+# :::{admonition} Before you start
+# :class: note
+# **You need** chapter 3 (masks as predicates), chapter 5, and from chapter 14 the rule that time follows what is computed, as long as the products are large. **You will build** a window that
+# skips, a map of blocks, block-sparse attention for any predicate, a dilated window without a sparse product in it, and a selection by content. **Time** about 75 minutes; the cells run in
+# half a minute. {numref}`fig-sparse-shares` shows where we are going.
+# :::
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from attnlib import masks, measure, sparse
+from attnlib.layers import attention
+from attnlib.plots import sparse as plots
+
+torch.set_num_threads(1)
+torch.set_printoptions(precision=3, sci_mode=False)
+rng = torch.Generator().manual_seed(0)
+
+
+def draw(*shape):
+    return torch.randn(shape, generator=rng)
+
+# %% [markdown]
+# ## What does a mask save?
+#
+# Take a {term}`window`: each query sees 128 keys to its left and itself. Of 2048 × 2048 pairs that leaves one in sixteen. PyTorch's own attention takes the mask
+# as an argument. Will it be sixteen times faster, twice as fast, as fast as without, or slower?
+
+# %%
+heads, n, d, left = 4, 2048, 64, 128
+q, k, v = (draw(1, heads, n, d) for _ in range(3))
+window = torch.from_numpy(masks.to_array(masks.sliding_window(left), n))
+print(f"allowed: {window.float().mean():.3f} of all pairs")
+
+# %% tags=["nbval-ignore-output"]
+calls = {
+    "all pairs": lambda: F.scaled_dot_product_attention(q, k, v),
+    "window by a mask": lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=window),
+}
+times = measure.cpu_times(calls, repeats=5)
+masked = measure.ratios(times, to="all pairs")["window by a mask"]
+print(f"with the mask: {masked.median:.2f} times the time")
+assert masked.median > 0.5  # one pair in sixteen is left; half the time is not
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Slower. The products are computed for all pairs, then most of their results are overwritten with $-\infty$. The mask only adds work.
+# :::
+#
+# Count it: the number of {term}`FLOPs <FLOP>` does not know about the mask.
+
+# %%
+dense = measure.flops(calls["all pairs"])
+print(f"all pairs {dense:,}, with the mask {measure.flops(calls['window by a mask']):,}")
+assert dense == measure.flops(calls["window by a mask"]) == 4 * heads * n * n * d
+
+# %% [markdown]
+# ## Skip, instead of hiding
+#
+# A query at position $i$ needs the keys $i - 128$ to $i$. Its neighbour needs nearly the same ones. So take a *block* of queries together, cut out the slice of keys that any of them needs, and do ordinary
+# attention on that; a small mask takes care of the corners.
+
+# %%
+def window_in_blocks(q, k, v, left, right=0, block=64):
+    (seq_q, seq_k), out = (q.shape[-2], k.shape[-2]), []
+    ahead = seq_k - seq_q                                    # query i stands at key i + ahead
+    for start in range(0, seq_q, block):
+        stop = min(start + block, seq_q)
+        near = slice(max(0, start + ahead - left), max(0, stop + ahead + right))  # the keys that the block needs
+        distance = torch.arange(seq_k)[near] - torch.arange(start, stop)[:, None] - ahead  # (block, keys)
+        mask = (distance >= -left) & (distance <= right)
+        out.append(attention(q[..., start:stop, :], k[..., near, :], v[..., near, :], mask)[0])
+    return torch.cat(out, dim=-2)
+
+# %% [markdown]
+# It is the same function as before, to rounding, and it is `attnlib.sparse.window_in_blocks`:
+
+# %%
+skipped = window_in_blocks(q, k, v, left)
+hidden = calls["window by a mask"]()
+assert torch.allclose(skipped, hidden, atol=1e-5)  # sums of up to 129 numbers near 1 in float32
+
+# %% [markdown]
+# A block of 64 queries needs $64 + 128$ keys. What share of the FLOPs do you expect, and what share of the time?
+
+# %%
+counted = measure.flops(lambda: window_in_blocks(q, k, v, left))
+print(f"counted {counted / dense:.4f} of the FLOPs; (64 + 128) / 2048 = {(64 + 128) / n:.4f}")
+
+# %% tags=["nbval-ignore-output"]
+calls["window in blocks"] = lambda: window_in_blocks(q, k, v, left)
+shares = measure.ratios(measure.cpu_times(calls, repeats=5), to="all pairs")
+print(f"measured {shares['window in blocks'].median:.2f} of the time")
+assert 2 * shares["window in blocks"].median < shares["window by a mask"].median
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# A little under 192/2048 of the FLOPs (the first blocks have fewer keys), and a larger share of the time: our attention is plain PyTorch, softmax and mask as steps of their own, while the dense
+# one is a single fused kernel. Skipping wins against that by the size of what it skips.
+# :::
+#
+# Why not a block for every query, which would compute nothing in vain? Count the pairs that blocks of each size compute, for each pair that is needed, and take the time.
+
+# %%
+sizes = [1, 4, 16, 64, 256, 1024]
+needed = window.sum().item()
+
+
+def computed(block):
+    starts = np.arange(0, n, block)
+    return sum(block * (min(n, start + block) - max(0, start - left)) for start in starts)
+
+
+in_vain = np.array([computed(block) / needed for block in sizes])
+print(dict(zip(sizes, in_vain.round(2).tolist(), strict=True)))
+
+# %% tags=["nbval-ignore-output"]
+by_size = {block: lambda block=block: window_in_blocks(q, k, v, left, block=block) for block in sizes}
+by_size = measure.medians(measure.cpu_times(by_size, repeats=3))
+print({block: f"{1000 * seconds:.0f} ms" for block, seconds in by_size.items()})
+assert by_size[1] > 2 * by_size[64]  # nothing computed in vain, and far slower
+
+# %% mystnb={"image": {"alt": "Two panels over blocks of 1 to 1024 queries. The pairs computed per pair needed rise from 1 to nearly 9; the time falls steeply from 1 to 64 and then rises again."}, "figure": {"caption": "Small blocks compute nothing in vain and large blocks compute fast. The best size lies between.", "name": "fig-sparse-blocks"}} tags=["nbval-ignore-output"]
+plots.block_sizes(sizes, in_vain, np.array(list(by_size.values())))
+plt.show()
+assert 1 < min(by_size, key=by_size.get) < 1024  # the best size lies between
+
+# %% [markdown]
+# A block of $b$ queries in a window of $w$ keys computes about $(b + w)/w$ times what is needed, and the products must be large enough to run at speed (chapter 14). That is the compromise of every sparse
+# attention in this chapter, on GPUs too: **a block is computed whole or not at all.**
+#
+# ## Any pattern: a map of blocks
+#
+# A window is one {term}`mask` among many. Cut any mask into blocks and ask of each: is there an allowed pair in it?
+
+# %%
+def touched_blocks(mask, block):
+    padded = F.pad(mask, (0, -mask.shape[1] % block, 0, -mask.shape[0] % block))
+    blocks = padded.unflatten(1, (-1, block)).unflatten(0, (-1, block))  # (blocks_q, block, blocks_k, block)
+    return blocks.any(dim=3).any(dim=1)
+
+
+corner = torch.from_numpy(masks.to_array(masks.sliding_window(3), 12))
+touched_blocks(corner, 4).int()
+
+# %% [markdown]
+# The function is `attnlib.sparse.touched_blocks`. Now four patterns of the literature, drawn for 64 tokens and blocks of 8: a window and a dilated window {cite}`beltagy2020`, a window with global tokens {cite}`child2019,beltagy2020`, and Big Bird's
+# mixture of neighbouring, first and random blocks {cite}`zaheer2020`. All are predicates of `attnlib.masks`. Each query of the first two may see eight keys before it, and itself. Which of the four touches the most blocks?
+
+# %%
+causal = masks.causal
+PATTERNS = {
+    "window": masks.sliding_window(8),
+    "dilated": masks.dilated(8, 7),
+    "global": masks.both(causal, masks.either(masks.global_tokens(2), masks.sliding_window(8))),
+    "Big Bird": masks.both(causal, masks.bigbird(64, 8)),
+}
+drawn = {name: torch.from_numpy(masks.to_array(predicate, 64)) for name, predicate in PATTERNS.items()}
+touched = {name: touched_blocks(mask, 8) for name, mask in drawn.items()}
+for name, mask in drawn.items():
+    print(f"{name:9} {mask.float().mean():.3f} of the pairs, {touched[name].float().mean():.3f} of the blocks")
+
+# %% mystnb={"image": {"alt": "Four squares of 64 by 64 pairs with the touched blocks framed: a band along the diagonal, nine thin diagonals that touch every block below the diagonal, a band with a column, and whole blocks."}, "figure": {"caption": "What is computed is what is framed. The dilated window allows fewer pairs than the plain one and touches every block of the past.", "name": "fig-sparse-patterns"}}
+plots.patterns({name: mask.numpy() for name, mask in drawn.items()}, {name: each.numpy() for name, each in touched.items()}, 8)
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# The dilated window, by far: its few pairs are spread so evenly that no block of the past is spared. Fine-grained sparsity is the sparsity that saves nothing.
+# :::
+#
+# How bad is the worst case, single pairs at random? A share $p$ of all pairs leaves a block of $b^2$ pairs untouched with probability $(1-p)^{b^2}$. For one pair in a hundred and blocks of 16:
+
+# %%
+scattered = torch.rand(1024, 1024, generator=rng) < 0.01
+share = touched_blocks(scattered, 16).float().mean()
+print(f"predicted {1 - 0.99**256:.3f}, counted {share:.3f}")
+assert abs(share - (1 - 0.99**256)) < 0.02  # 4096 blocks: standard deviation 0.004
+
+# %% [markdown]
+# With the map, attention for *any* mask is one loop: for each row of blocks, gather the keys of the touched ones.
+
+# %%
+def block_sparse_in_rows(q, k, v, mask, block):
+    touched, out = touched_blocks(mask, block), []
+    for i, row in enumerate(touched):
+        rows = slice(i * block, (i + 1) * block)
+        keys = row.repeat_interleave(block)[: k.shape[-2]].nonzero().squeeze(-1)  # positions of the touched keys
+        out.append(attention(q[..., rows, :], k[..., keys, :], v[..., keys, :], mask[rows][:, keys])[0])
+    return torch.cat(out, dim=-2)
+
+# %% [markdown]
+# It is `attnlib.sparse.block_sparse_in_rows`. For every pattern: the same result as with a mask, and the FLOPs of the touched blocks, exactly.
+
+# %%
+short = [draw(1, 2, 64, 16) for _ in range(3)]
+whole = measure.flops(lambda: attention(*short))
+for name, mask in drawn.items():
+    assert torch.allclose(block_sparse_in_rows(*short, mask, 8), attention(*short, mask)[0], atol=1e-5)
+    flops = measure.flops(lambda mask=mask: block_sparse_in_rows(*short, mask, 8))
+    print(f"{name:9} {flops / whole:.3f} of the FLOPs")
+    assert flops == whole * touched[name].float().mean().item()
+
+# %% [markdown]
+# The library's `block_sparse_attention` does the same from a predicate, which it turns into a map with `block_map`. It also knows which blocks are allowed *whole* and need no mask; and a map, once made, serves every call. That is how
+# PyTorch's `flex_attention` works too, which compiles a kernel for the pattern {cite}`dong2024`.
+#
+# ## Can the dilated window be saved?
+#
+# Its pairs are not disordered, only in the wrong order. With step 7, position 0 sees and is seen by 7, 14, 21 …, and never by 1. So sort the positions into classes by their remainder: within a class, the dilated window is
+# a plain one.
+
+# %%
+def dilated_in_classes(q, k, v, left, step):
+    if q.shape[-2] % step:
+        raise ValueError(f"dilated_in_classes: step is {step}, expected a divisor of the length {q.shape[-2]}")
+    q, k, v = (x.unflatten(-2, (-1, step)).transpose(-2, -3) for x in (q, k, v))  # (..., step, seq / step, width)
+    return window_in_blocks(q, k, v, left).transpose(-2, -3).flatten(-3, -2)      # (..., seq, dim_v)
+
+# %%
+step = 8
+mask = torch.from_numpy(masks.to_array(masks.dilated(32, step), n))
+in_rows = measure.flops(lambda: block_sparse_in_rows(q, k, v, mask, 64))
+in_classes = measure.flops(lambda: dilated_in_classes(q, k, v, 32, step))
+assert torch.allclose(dilated_in_classes(q, k, v, 32, step), attention(q, k, v, mask)[0], atol=1e-5)
+print(f"in blocks of the text {in_rows / dense:.3f} of the FLOPs, in classes {in_classes / dense:.3f}")
+
+# %% [markdown]
+# Not a single product became sparse; the *order* changed. This is `attnlib.sparse.dilated_in_classes`. The general rule: **sparsity pays when a permutation makes it into blocks**, and most clever sparse attention is a clever order. Reformer sorts by hash value for the same
+# reason {cite}`kitaev2020`.
+#
+# ## Two parts, one result
+#
+# A window with global tokens has two regular parts, a band and a few columns. Each is easy to compute alone. But softmax divides by a sum over *all* keys, so results of the parts cannot be added. What has to be kept beside each result so that they can be merged?
+#
+# :::{dropdown} Your prediction, then ours
+# One number for each row: the {term}`log-sum-exp` $L$ of its scores. Part $a$ carries the weight $e^{L_a}$ of the total $e^{L_a} + e^{L_b}$.
+# :::
+
+# %%
+def merge_partial(out_a, lse_a, out_b, lse_b):
+    blind = (lse_a == -torch.inf) & (lse_b == -torch.inf)
+    lse_a, lse_b = lse_a.masked_fill(blind, 0), lse_b.masked_fill(blind, 0)
+    share_b = torch.sigmoid(lse_b - lse_a)                   # e^lse_b / (e^lse_a + e^lse_b)
+    out = torch.lerp(out_a, out_b, share_b.unsqueeze(-1))    # (1 - share_b) · out_a + share_b · out_b
+    return out, torch.logaddexp(lse_a, lse_b).masked_fill(blind, -torch.inf)
+
+# %%
+def part(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.softmax(-1) @ v, scores.logsumexp(-1)
+
+
+first, second = ([x[..., keys, :] for x in (k, v)] for keys in (slice(0, 700), slice(700, n)))
+merged, _ = merge_partial(*part(q, *first), *part(q, *second))
+print(f"largest difference {(merged - attention(q, k, v)[0]).abs().max():.0e}")
+assert torch.allclose(merged, attention(q, k, v)[0], atol=1e-5)
+
+# %% [markdown]
+# Exact, up to rounding: it is `attnlib.sparse.merge_partial`, and `global_window_attention` is a window and a few columns, merged. The same two numbers per row carry FlashAttention from tile to tile {cite}`dao2022`, after the online softmax {cite}`milakov2018`.
+#
+# ## How far does it see?
+#
+# A window of four keys before the query is short. But layers are stacked: what the second layer reads has already read its own window. Measure the {term}`receptive field` with gradients: which tokens does the last result of a stack depend on?
+
+# %%
+def field(masks_of_layers, tokens=64, width=16):
+    x = (0.1 * draw(1, tokens, width)).double().requires_grad_()  # small: no weight underflows to 0
+    h = x
+    for mask in masks_of_layers:
+        h = h + attention(h, h, h, mask)[0]
+    (gradient,) = torch.autograd.grad(h[0, -1].sum(), x)
+    return int((gradient[0].abs().sum(-1) > 0).sum())
+
+
+near = torch.from_numpy(masks.to_array(masks.sliding_window(4), 64))
+[field([near] * depth) for depth in (1, 2, 3, 4)]
+
+# %% [markdown]
+# Each layer adds `left` = 4. Predict before the next cell: windows that are dilated by 1, 2, 4, 8 from layer to layer, with four keys before each query; the window with two global tokens; Big Bird in blocks of 4.
+
+# %%
+def mask_of(predicate, tokens=64):
+    return torch.from_numpy(masks.to_array(masks.both(causal, predicate), tokens))
+
+
+with_global = mask_of(masks.either(masks.global_tokens(2), masks.sliding_window(4)))
+big_bird = mask_of(masks.bigbird(64, 4))
+wider = [mask_of(masks.dilated(4, 2**layer)) for layer in range(4)]
+fields = {
+    "window": [field([near] * depth) for depth in (1, 2, 3, 4)],
+    "dilated, 1 2 4 8": [field(wider[:depth]) for depth in (1, 2, 3, 4)],
+    "two global tokens": [field([with_global] * depth) for depth in (1, 2, 3, 4)],
+    "Big Bird": [field([big_bird] * depth) for depth in (1, 2, 3, 4)],
+}
+for name, counts in fields.items():
+    print(f"{name:18} {counts}")
+assert fields["window"] == [5, 9, 13, 17]
+
+# %% mystnb={"image": {"alt": "Number of tokens within reach after one to four layers: the window grows by four a layer, the dilated windows double, Big Bird jumps."}, "figure": {"caption": "A window grows by its width with each layer, a dilated one doubles. Random blocks shorten the way; causal global tokens alone do not.", "name": "fig-sparse-reach"}}
+plots.reach(fields)
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your predictions, then ours
+# Dilation doubles the reach: $1 + 4(1 + 2 + 4 + 8) = 61$ of 64 tokens after four layers. Two global tokens add only themselves as long as everything is causal: the first two positions cannot look *ahead* to collect anything. In an encoder, where they may,
+# two layers suffice from everywhere to everywhere: token → global token → token.
+# :::
+
+# %%
+two_sided = torch.from_numpy(masks.to_array(masks.either(masks.global_tokens(1), masks.sliding_window(1, 1)), 64))
+print("encoder, one global token:", [field([two_sided] * depth) for depth in (1, 2)])
+assert field([two_sided] * 2) == 64
+
+# %% [markdown]
+# Within reach does not mean well seen: each layer averages, and what arrives after four averages is faint. The gradient of a stack says *whether*, not *how much*.
+#
+# ## Let the content choose
+#
+# All patterns so far are fixed before the text is known. Instead, let each block of queries look for the blocks it needs. Scoring all keys would bring the square back; so score a *summary* of each block, the mean of its keys, and read only the best blocks in full. This is the selection
+# branch of Native Sparse Attention {cite}`yuan2025` with a mean in place of its learned summary, and with blocks of queries that choose together, where there each query chooses for itself.
+
+# %%
+def chosen_in_rows(q, k, v, top_k, block):
+    if q.shape[-2] % block:
+        raise ValueError(f"chosen_in_rows: block is {block}, expected a divisor of the length {q.shape[-2]}")
+    k_blocks, v_blocks = k.unflatten(-2, (-1, block)), v.unflatten(-2, (-1, block))  # (..., blocks, block, width)
+    means, out = k_blocks.mean(-2), []                                              # (..., blocks, dim_head)
+    for i, rows in enumerate(q.unflatten(-2, (-1, block)).unbind(-3)):              # (..., block, dim_head)
+        scores = (means[..., :i, :] @ rows[..., 0, :, None]).squeeze(-1)            # of the blocks before: (..., i)
+        best = scores.topk(min(top_k - 1, i)).indices
+        chosen = torch.cat([best, best.new_full((*best.shape[:-1], 1), i)], -1)     # and its own
+        keys, values = (torch.take_along_dim(x, chosen[..., None, None], -3).flatten(-3, -2) for x in (k_blocks, v_blocks))
+        position = (chosen[..., None] * block + torch.arange(block)).flatten(-2)    # (..., keys)
+        mask = position[..., None, :] <= i * block + torch.arange(block)[:, None]   # (..., block, keys)
+        out.append(attention(rows, keys, values, mask)[0])
+    return torch.cat(out, dim=-2)
+
+# %% [markdown]
+# (`attnlib.sparse.chosen_in_rows`.) Why does only the *first* query of a block do the asking, and not the mean of all its queries? Try the mean. Change the last token of a text, and see whether anything before it notices.
+
+# %%
+def earlier_change(ask, block=16, tokens=128):
+    q, k, v = (draw(1, tokens, 8) for _ in range(3))
+    changed = q.clone()
+    changed[:, -1] += 20                                     # the query of the last token
+    before, after = (chosen_in_rows(ask(each, block), k, v, 2, block) for each in (q, changed))
+    same_query = slice(tokens - block + 1, tokens - 1)       # earlier rows of the last block, but for its first
+    return (after - before)[:, same_query].abs().max().item()
+
+
+def by_first(q, block):
+    return q
+
+
+def by_mean(q, block):
+    blocks = q.unflatten(-2, (-1, block)).clone()
+    blocks[..., 0, :] = blocks.mean(-2)                      # what the selection sees
+    return blocks.flatten(-3, -2)
+
+
+print(f"the first asks: {earlier_change(by_first):.3f}; the mean asks: {earlier_change(by_mean):.3f}")
+assert earlier_change(by_first) == 0 < earlier_change(by_mean)
+
+# %% [markdown]
+# With the mean, a later token changes what an earlier one reads: the choice **leaks the future**, although every attended pair is causal. The mask is right and the model cheats; a loss that is too good is all you would see of it in training. (The rows
+# compared have the same query, and see the same past, before and after.)
+#
+# ### The needle
+#
+# Does the choice find what a window misses? Hide one key in 2048 random ones, in the direction of the last query and `strength` times as long as the others are on average. Read 256 keys besides the last block, in blocks of 8, 32 or 128, and ask how often the needle is among them. At random it would be
+# about one time in eight.
+
+# %%
+def found(block, strength, trials=200, tokens=2048, width=64, read=256):
+    query = F.normalize(draw(trials, width), dim=-1)
+    keys = draw(trials, tokens, width)
+    keys[:, 5] = strength * width**0.5 * query               # the needle, in block 0
+    scores = keys.unflatten(1, (-1, block)).mean(2) @ query.unsqueeze(-1)
+    best = scores.squeeze(-1)[:, :-1].topk(read // block).indices
+    return (best == 0).any(-1).float().mean().item()
+
+
+STRENGTHS = (0.5, 1, 2, 4)
+print("strength ", *(f"{strength:6}" for strength in STRENGTHS))
+rates = {block: [found(block, strength) for strength in STRENGTHS] for block in (8, 32, 128)}
+for block, each in rates.items():
+    print(f"block {block:3}", *(f"{rate:6.2f}" for rate in each))
+assert rates[8][1] > rates[32][1] > rates[128][1]
+
+# %% [markdown]
+# A window of any width below 2042 finds it never. The choice finds it when the block is small or the needle is long, and misses it when the mean drowns it: in a mean of $b$ keys the needle counts $1/b$, the noise of the others $1/\sqrt b$. The signal falls behind like $1/\sqrt b$, so a block four times as large
+# needs a needle twice as long: read the table along its diagonals, where the rates hardly change. That is why such models *learn* the summary and are trained with it from the start {cite}`yuan2025`: keys that belong together come to lie together.
+#
+# ## The band is a view
+#
+# `window_in_blocks` computes a mask for each block, and exponentials that the mask then throws away. The library's `sliding_window_attention` does without both, by a way to look at memory. A tile of $b$ queries and $b + w - 1$ keys is stored row after row. In row $i$ the window
+# is the $w$ numbers from column $i$ on. So from one row of the band to the next it is one row *and one column*:
+
+# %%
+rows, width = 4, 3
+columns = rows + width - 1
+tile = torch.arange(rows * columns).view(rows, columns)
+band = tile.as_strided((rows, width), (columns + 1, 1))
+print(tile, band, sep="\n")
+
+# %% mystnb={"image": {"alt": "A tile of 4 by 6 numbered places with a diagonal band of width 3 shaded; below, the same 24 places as one line, in which the four rows of the band are stretches of 3 places separated by gaps of 4."}, "figure": {"caption": "The band is regular in memory: stretches of w places, each columns + 1 after the one before.", "name": "fig-sparse-band"}}
+plots.band_in_memory(rows, width)
+plt.show()
+
+# %% [markdown]
+# No number was copied: `band` *is* the tile's memory, seen with another stride. Maxima, exponentials and sums run over the view, over what is needed and nothing else; and what lies between two rows of the band is one stretch of $b$ numbers, which is set to zero in a single step before the product with the values.
+# Which entries does the view of the gaps hold here?
+
+# %%
+gaps = tile.as_strided((rows - 1, rows), (columns + 1, 1), width)
+print(gaps)
+assert sorted([*band.flatten().tolist(), *gaps.flatten().tolist()]) == list(range(rows * columns))
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# All the others: the right end of one row and the left end of the next, together always $b$ places. Band and gaps cover the tile without overlap.
+# :::
+#
+# What is that worth? The readable form against the library's, for the window of 128:
+
+# %% tags=["nbval-ignore-output"]
+calls["library"] = lambda: sparse.sliding_window_attention(q, k, v, left)
+assert torch.allclose(calls["library"](), skipped, atol=1e-5)
+times = measure.cpu_times(calls, repeats=5)
+shares = measure.ratios(times, to="all pairs")
+print({name: f"{share.median:.2f}" for name, share in shares.items()})
+assert shares["library"].median < shares["window in blocks"].median
+
+# %% [markdown]
+# ## Predicted and measured
+#
+# Now the test for all of them. The prediction is one number, the share of pairs that is computed; the measurement is the share of the time of dense attention, PyTorch's fused kernel. For 4096 tokens:
+
+# %%
+n = 4096
+q, k, v = (draw(1, heads, n, d) for _ in range(3))
+maps = {
+    "blocks: window": sparse.block_map(masks.sliding_window(511), n, block_size=128),
+    "blocks: Big Bird": sparse.block_map(masks.bigbird(n, 128), n, block_size=128),
+    "blocks: causal": sparse.block_map(masks.causal, n, block_size=128),
+}
+maps["blocks: causal"]
+
+# %%
+CALLS = {
+    "all pairs": lambda: F.scaled_dot_product_attention(q, k, v),
+    "window": lambda: sparse.sliding_window_attention(q, k, v, 255),
+    "dilated": lambda: sparse.dilated_attention(q, k, v, 255, 4),
+    "global": lambda: sparse.global_window_attention(q, k, v, 64, 256, 256),
+    "chosen": lambda: sparse.top_k_block_attention(q, k, v, 4, 128),
+}
+for name, found_map in maps.items():
+    CALLS[name] = lambda found_map=found_map: sparse.block_sparse_attention(q, k, v, found_map)
+predicted = {name: measure.flops(call) / measure.flops(CALLS["all pairs"]) for name, call in CALLS.items()}
+print({name: round(share, 3) for name, share in predicted.items()})
+
+# %% tags=["nbval-ignore-output"]
+ratios = measure.ratios(measure.cpu_times(CALLS, repeats=5), to="all pairs")
+measured = {name: ratios[name].median for name in CALLS}
+for name, share in measured.items():
+    print(f"{name:17} predicted {predicted[name]:.3f}  measured {share:.3f}  {share / predicted[name]:.2f} times")
+assert all(share < 4 * predicted[name] for name, share in measured.items())  # a wide margin: other programs run
+assert all(share < 0.6 for name, share in measured.items() if name not in ("all pairs", "blocks: causal"))
+
+# %% mystnb={"image": {"alt": "Pairs of bars for eight ways to attend: the share of pairs computed and the share of the time of dense attention; the second is a little longer than the first for each."}, "figure": {"caption": "Time follows the pairs that are computed, for every pattern, because whole blocks are skipped.", "name": "fig-sparse-shares"}} tags=["nbval-ignore-output"]
+plots.predicted_and_measured(predicted, measured)
+plt.show()
+assert measured["window"] < measured["blocks: causal"] < 2  # in the order predicted
+
+# %% [markdown]
+# The prediction holds to a factor that depends little on the pattern. What is missing from it: gathering, Python's loop over blocks, and blocks too small for the full rate.
+#
+# ## What to remember
+#
+# | claim | shown by |
+# |---|---|
+# | a mask saves nothing | equal FLOPs, and no less time, with one pair in sixteen allowed |
+# | a block is computed whole or not at all | a block of $b$ in a window of $w$ computes $(b+w)/w$ times what is needed |
+# | fine-grained sparsity touches every block | a dilated window; one random pair in a hundred |
+# | order can turn it into blocks | dilated windows in classes |
+# | partial results merge exactly | one log-sum-exp a row |
+# | layers widen the view | +`left` a layer; doubling steps double it; causal global tokens do not |
+# | content can choose, if the summary shows it | the needle; and the choice must not see the future |
+# | time follows computed pairs | {numref}`fig-sparse-shares` |
+#
+# ## In practice
+#
+# Sliding windows are everywhere: Mistral 7B used one of 4096 tokens in all layers {cite}`jiang2023`, Gemma 2 alternates layers with a window and layers without {cite}`gemma2024`. Fixed random blocks are rare today; in Gemma 2 it is the layers without a window that connect what is far apart.
+# Selection by content is the active front: it keeps every token *available* and pays for few, but the cache stays as long as the text. On GPUs, too, kernels work on blocks, for the same reasons as here; a later part of this book reads them.
+#
+# **Shortcut taken here.** Our patterns are applied to random queries and keys, which tells you what they cost and not what they lose. What a trained model loses depends on whether it was trained with the pattern: a window put on a model that never had one breaks it {cite}`xiao2023`.
+#
+# ## Exercises
+
+# %%
+from coursework import check, require
+
+# %% [markdown] tags=["ex:map_blocks", "ex-prompt"]
+# ```{exercise} Which blocks can be skipped?
+# :label: ex-map-blocks
+# Code that computes attention block by block can skip a block of the scores in which no pair is allowed, and needs no mask in one in which
+# every pair is. Write `map_blocks(mask, block_q, block_k)`, which returns two boolean arrays, `(touched, whole)`. `mask` (..., seq_q,
+# seq_k) is True where a query may attend. It is cut into blocks of `block_q` queries by `block_k` keys, from the first query and the first key
+# on; where a length does not divide, the last block is smaller and consists of the pairs that exist. Both results are (..., blocks of
+# queries, blocks of keys): `touched` is True where **any** pair of the block is allowed, `whole` where **all** are.
+# ```
+
+# %% tags=["ex:map_blocks", "ex-stub"]
+def map_blocks(mask, block_q, block_k):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:map_blocks", "ex-check"]
+check(map_blocks)
+
+# %% tags=["ex:map_blocks", "ex-solution", "hide-cell"]
+def map_blocks(mask, block_q, block_k):
+    rows = np.arange(0, mask.shape[-2], block_q)  # where blocks begin
+    columns = np.arange(0, mask.shape[-1], block_k)
+    touched = np.logical_or.reduceat(mask, rows, axis=-2)
+    touched = np.logical_or.reduceat(touched, columns, axis=-1)
+    whole = np.logical_and.reduceat(mask, rows, axis=-2)
+    whole = np.logical_and.reduceat(whole, columns, axis=-1)
+    return touched, whole
+
+
+require(map_blocks)
+
+# %% [markdown] tags=["ex:attend_in_window", "ex-prompt"]
+# ```{exercise} A window without the square
+# :label: ex-attend-in-window
+# Write `attend_in_window(q, k, v, left)`: causal softmax attention with scores $QK^\mathsf T/\sqrt{d}$, d = dim_head, in which a
+# query sees its own position and at most `left` positions before it. `q` is (..., seq_q, dim_head), `k` (..., seq_k, dim_head),
+# `v` (..., seq_k, dim_v), with seq_q ≤ seq_k: the queries are the last seq_q positions, so that the last query stands at the last key.
+# Return `out`, (..., seq_q, dim_v). Scores of 10,000 must not overflow. Never build scores, or a mask, of all pairs: the memory may
+# grow with seq_q · `left`, but not with seq_q · seq_k, and for long inputs it is measured.
+# ```
+
+# %% tags=["ex:attend_in_window", "ex-stub"]
+def attend_in_window(q, k, v, left):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:attend_in_window", "ex-check"]
+check(attend_in_window)
+
+# %% tags=["ex:attend_in_window", "ex-solution", "hide-cell"]
+def attend_in_window(q, k, v, left):
+    seq_q, seq_k = q.shape[-2], k.shape[-2]
+    out = np.empty((*q.shape[:-1], v.shape[-1]))
+    for i in range(seq_q):
+        own = i + seq_k - seq_q  # the query's position
+        seen = slice(max(0, own - left), own + 1)
+        scores = q[..., i:i + 1, :] @ k[..., seen, :].swapaxes(-1, -2)
+        scores = scores / q.shape[-1] ** 0.5  # (..., 1, left + 1)
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights = powers / powers.sum(axis=-1, keepdims=True)
+        out[..., i:i + 1, :] = weights @ v[..., seen, :]
+    return out
+
+
+require(attend_in_window)
+
+# %% [markdown] tags=["ex:bigbird_rule", "ex-prompt"]
+# ```{exercise} Window, global tokens and some keys at random
+# :label: ex-bigbird-rule
+# Big Bird {cite}`zaheer2020` lets every query see its neighbourhood, a few global tokens, and some keys drawn at random. Write
+# `bigbird_rule(left, right, n_global, random_keys)`, which returns a **function** `predicate(q_idx, k_idx)`: True where the query at position
+# `q_idx` may see the key at position `k_idx`. A query sees its own position, up to `left` keys before it and `right` keys after it; the
+# first `n_global` positions are global: as keys they are seen by every query, as queries they see every key. `random_keys`, an integer
+# array (seq, n_random), holds in row i the positions that were drawn for query i (some may repeat; there may be none, n_random = 0).
+# `q_idx` and `k_idx` are integer arrays that broadcast against each other, such as (seq_q, 1) and (1, seq_k); the result is a boolean
+# array of their common shape. They hold positions, and may be a part of the sequence only.
+# ```
+
+# %% tags=["ex:bigbird_rule", "ex-stub"]
+def bigbird_rule(left, right, n_global, random_keys):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:bigbird_rule", "ex-check"]
+check(bigbird_rule)
+
+# %% tags=["ex:bigbird_rule", "ex-solution", "hide-cell"]
+def bigbird_rule(left, right, n_global, random_keys):
+    def predicate(q_idx, k_idx):
+        near = (q_idx - k_idx <= left) & (k_idx - q_idx <= right)
+        is_global = (q_idx < n_global) | (k_idx < n_global)
+        drawn = random_keys[q_idx] == k_idx[..., None]  # (..., n_random)
+        return near | is_global | drawn.any(axis=-1)
+
+    return predicate
+
+
+require(bigbird_rule)
+
+# %% [markdown] tags=["ex:top_k_blocks", "ex-prompt"]
+# ```{exercise} Which blocks are worth reading?
+# :label: ex-top-k-blocks
+# Some sparse attention lets each query choose which blocks of keys to read. Write `top_k_blocks(q, k, block, top)` for causal
+# self-attention: `q` and `k` are (..., seq, dim_head); keys b · `block` to (b + 1) · `block` − 1 form block b, and the last block may be
+# shorter. The score of a query with a block is its dot product with the **mean** of the block's keys. Every query keeps the block in
+# which it stands itself, whatever its score; that counts as one of `top` (at least 1). Of the blocks that lie wholly before that one it
+# keeps the `top` − 1 with the highest scores, or all if there are fewer; of two equal scores the earlier block is taken first. Later
+# blocks are never kept. Return a boolean array (..., seq, n_blocks), True where the query keeps the block.
+# ```
+
+# %% tags=["ex:top_k_blocks", "ex-stub"]
+def top_k_blocks(q, k, block, top):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:top_k_blocks", "ex-check"]
+check(top_k_blocks)
+
+# %% tags=["ex:top_k_blocks", "ex-solution", "hide-cell"]
+def top_k_blocks(q, k, block, top):
+    seq = k.shape[-2]
+    starts = range(0, seq, block)
+    means = [k[..., b:b + block, :].mean(axis=-2) for b in starts]
+    scores = q @ np.stack(means, axis=-1)  # (..., seq, n_blocks)
+    own = np.arange(seq)[:, None] // block  # (seq, 1)
+    index = np.arange(len(starts))  # (n_blocks,)
+    scores = np.where(index < own, scores, -np.inf)
+    scores = np.where(index == own, np.inf, scores)  # always first
+    order = np.argsort(-scores, axis=-1, kind="stable")  # best block first
+    rank = np.argsort(order, axis=-1)  # place of each block in that order
+    return (rank < top) & (index <= own)
+
+
+require(top_k_blocks)
+
+# %% [markdown] tags=["ex:explore_summary", "ex-prompt", "ex-open"]
+# ```{exercise} Explore: a better summary
+# :label: ex-explore-summary
+# The mean drowns a single needle. Score a block by the largest entry of each component instead (take the maximum and the minimum of its keys, and bound the product of a query with any of them). How do the rates in the table change, and what does the better summary cost?
+# ```
+
+# %% [markdown]
+# **Sources.** Block-sparse patterns: {cite:t}`child2019`; windows, dilation, global tokens: {cite:t}`beltagy2020`; random blocks and why they suffice in theory: {cite:t}`zaheer2020`; sorting by content: {cite:t}`kitaev2020`; chosen blocks: {cite:t}`yuan2025`; masks compiled into block maps: {cite:t}`dong2024`; merging: {cite:t}`milakov2018`, {cite:t}`dao2022`.
