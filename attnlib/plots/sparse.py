@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from attnlib.plots.style import BLUE, GREY, ORANGE, new_figure
 
@@ -30,7 +31,11 @@ def block_sizes(blocks: list[int], computed: np.ndarray, seconds: np.ndarray) ->
     for at, curve, label, colour, marker in zip(axes[:, 0], (computed, 1000 * seconds), labels, (BLUE, ORANGE), "os", strict=True):
         at.loglog(blocks, curve, color=colour, marker=marker)
         at.set_ylabel(label)
+        at.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        at.yaxis.set_major_formatter(ScalarFormatter())
+        at.yaxis.set_minor_formatter(NullFormatter())
     axes[1, 0].set_xscale("log", base=2)
+    axes[1, 0].set_xticks(blocks, labels=[str(block) for block in blocks])
     axes[1, 0].set_xlabel("queries to a block")
     axes[0, 0].axhline(1, color=GREY, linestyle="--", linewidth=1)
     return figure
@@ -117,6 +122,7 @@ def reach(fields: dict[str, list[int]]) -> Figure:
     for name, counts in fields.items():
         at.plot(range(1, len(counts) + 1), counts, label=name)
     at.set_yscale("log", base=2)
+    at.set_yticks([4, 8, 16, 32, 64], labels=["4", "8", "16", "32", "64"])
     at.set_xticks(range(1, max(map(len, fields.values())) + 1))
     at.set_xlabel("layers")
     at.set_ylabel("tokens that can\nchange the last result")
