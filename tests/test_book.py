@@ -1,5 +1,6 @@
 """The book builds from its tracked files with no warning at all, and a planted fault stops it."""
 
+import importlib
 import json
 import re
 import shutil
@@ -73,13 +74,17 @@ def test_the_title_page_says_what_the_data_say():
 
 
 def test_the_library_page_leaves_no_room_out():
-    """Every public module of attnlib, but for the files that hold one chapter's figures."""
+    """Every room of attnlib, a folder as one, but for the files that hold one chapter's figures; a folder shows all it holds."""
     named = set(re.findall(r"automodule:: (attnlib\.\S+)", (ROOT / "appendix" / "api.md").read_text(encoding="utf8")))
     rooms = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "attnlib").rglob("*.py")}
     rooms = {room.parent if room.name == "__init__" else room for room in rooms}
-    names = {".".join(room.parts) for room in rooms if not any(part.startswith("_") for part in room.parts)}
-    figures = {name for name in names if name.startswith("attnlib.plots")}
-    assert named == names - figures - {"attnlib"} | {"attnlib.plots.style"}
+    names = {".".join(room.parts[:2]) for room in rooms if not any(part.startswith("_") for part in room.parts)}
+    assert named == names - {"attnlib", "attnlib.plots"} | {"attnlib.plots.style"}
+    for room in named - {"attnlib.plots.style"}:
+        module = importlib.import_module(room)
+        public = {name for name, each in vars(module).items()
+                  if not name.startswith("_") and getattr(each, "__module__", "").startswith(f"{room}.")}
+        assert public <= {*module.__all__}, f"{room} imports what its page does not show"
 
 
 def test_bibliography_keys_and_years():
@@ -176,5 +181,5 @@ def test_a_chapter_has_the_number_of_its_file(site: Build):
         number = int(page.removeprefix("chapters/")[:2])
         text = (site.html / f"{page}.html").read_text(encoding="utf8")
         assert re.search(rf'<h1><span class="section-number">{number}\. ?</span>', text), page
-        assert f"Fig. {number}.1" in text, page
+        assert f'caption-number">Figure {number}.1 ' in text, page
         assert re.search(rf'href="{page}\.html">\s*{number}\. ', menu), page
