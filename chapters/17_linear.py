@@ -103,7 +103,7 @@ print("e^-20  :", x[-1].exp().item())
 # The last. $\operatorname{elu}(-20) = e^{-20} - 1$ is $-1$ to the last digit of float32, so adding 1 leaves **exactly zero**: the digits of $e^x$ were rounded away before the 1 came back.
 # :::
 #
-# Does it matter? Look at a query that has no large coordinate at all:
+# Does it matter? Look at a query whose coordinates are all strongly negative:
 
 # %%
 shy = torch.full((1, 4), -20.0)              # a query
@@ -270,7 +270,7 @@ for border in (20, 150, 280):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# No: cutting comes after the product and makes the rank as high as it likes. What stays bounded is everything that crosses a border. Take any token; what *later* queries see of *earlier* keys has rank 8 at most. The past reaches the future through a gate as wide as the features, and the next section shows the gate itself.
+# No: cutting comes after the product and makes the rank as high as it likes. What stays bounded is everything that crosses a border. Take any token; what *later* queries see of *earlier* keys has rank 8 at most. The past reaches the future through a door as wide as the features, and the next section shows the door itself.
 # :::
 #
 # ## Token by token
@@ -337,7 +337,7 @@ plt.show()
 # The recurrence does the fewest operations, and it is slow: thousands of tiny steps, each waiting for the last. The quadratic form is one large product, and it does too much. Between them lies a third
 # form. Cut the sequence into *chunks*. Inside a chunk, use the triangle; for everything before it, use the state.
 #
-# Two habits make it short. $\phi$ is applied outside, so `q` and `k` are features here. And the total needs no lines of its own: give every token one value more, *always 1*. What becomes of it is the sum of the weights.
+# Two habits make it short. $\phi$ is applied outside, so `q` and `k` are features here. And the total needs no lines of its own: give every token one value more, *always 1*. In the result this extra column is the sum of the weights, and the last line of `chunked` divides by it.
 
 # %%
 def linear_chunk(q, k, v, state):
@@ -431,7 +431,7 @@ assert seconds["linear"][-1] < 4 * seconds["linear"][-2]  # doubling: about 2
 plt.show()
 
 # %% [markdown]
-# Doubling the length doubles one and quadruples the other. At short lengths there is nothing to gain: the kernel for softmax attention is excellent, and there $n$ is no larger than a few $d$.
+# In the limit, doubling the length doubles the time of linear attention and quadruples that of softmax; the slopes are on their way there. At short lengths there is nothing to gain: the kernel for softmax attention is excellent, and there $n$ is no larger than a few $d$.
 #
 # Generating token by token, the state goes from call to call. Nothing else of the past is kept, and no step costs more than the first:
 
@@ -539,7 +539,7 @@ assert bad.any() and gated_recurrent(q, k, v, strong.double()).isfinite().all()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# $0.1^{37}$ is the last power that float32 holds at full precision; from about there on $k / b$ is infinite, and infinity times a $b_i$ that has become 0 is not a number. The factor that was wanted, $b_i / b_j$, is an ordinary number between 0 and 1. It is the two halves that are impossible.
+# Rows count from 0, so row 37 holds $b = 0.1^{38}$, and $0.1^{37}$ is the last power that float32 holds at full precision; from about there on $k / b$ is infinite, and infinity times a $b_i$ that has become 0 is not a number. The factor that was wanted, $b_i / b_j$, is an ordinary number between 0 and 1. It is the two halves that are impossible.
 # :::
 #
 # The cure: never form $b$. Add up the *logarithms* of exactly those decays that lie between $j$ and $i$, and take the exponential at the end. With one decay per head that is a table of sums. With one per channel it would be a table per channel, too large. So halve the chunk. A
@@ -636,7 +636,7 @@ for chunk in (1, 7, 64):
 # %% [markdown]
 # (`unitriangular` adds the 1s on the diagonal: $u_t$ itself.) This is `attnlib.linear.delta_chunk`. The library's `delta_rule_attention(q, k, v, beta)` is this with heads, and with a `log_decay` as well: fade, then correct, which is Gated DeltaNet {cite}`yang2024b`.
 #
-# ## Three ways to write
+# ## Four states, one changed fact
 #
 # Four facts, under four perpendicular keys: 1, 2, 3, 4. Then the second changes: it is now 9. What does each state answer to the four keys: the sum, the gate (which fades by 0.8 at each step), the delta rule, and both together? Write down four numbers for each before you run it.
 
@@ -701,7 +701,8 @@ for _ in range(50):
     _, state = delta_rule_attention(k, k, v, ones, state=state)
 print(f"32 pairs, 50 passes: {error(state, k, v):.4f}")
 assert error(state, k, v) < by_delta[filled.index(32)] / 50
-#
+
+# %% [markdown]
 # ## Does training find a way around?
 #
 # So far the keys were random. A model *learns* its keys, and might arrange them better. Set up recall once more, in the purest form: 64 letters, 16 digits; a letter and its digit arrive together as one token, so nothing has to be paired up first; afterwards the letters
@@ -832,7 +833,7 @@ plots.recall(stored, panels, chance=1 / DIGITS)
 plt.show()
 
 # %% [markdown]
-# *Once.* Softmax recalls everything at every width: what it keeps grows with the story. All the others lose letters as the story grows, later if they have more features. How many pairs does each hold, if we ask for nine right answers in ten?
+# *Once.* Softmax recalls everything at every width: what it keeps grows with the story. The sum, the gate, the delta rule and $\operatorname{elu}+1$ lose letters as the story grows, later if they have more features; the Taylor map of keys 16 wide loses none up to 64, the longest story we tell. How many pairs does each hold, if we ask for nine right answers in ten?
 
 # %%
 print("pairs held, once; in brackets the features")
@@ -851,7 +852,7 @@ assert (at_32["delta", 2, 16] > at_32["gated", 2, 16] + 0.05).all()
 assert (at_32["gated", 2, 16] > at_32["sum", 2, 16] + 0.2).all()
 
 # %% [markdown]
-# Doubling the features buys two to four times the pairs, and it does not matter whether they come from wider keys or from a richer map of the same keys: Taylor's 73 features of keys 8 wide hold what the sum needs 32 for. The features of $\operatorname{elu} + 1$ are all positive, so no two keys can be perpendicular, and it holds least. The gate and the delta rule gain
+# Doubling the features buys two to four times the pairs, and they may come from wider keys or from a richer map of the same keys. They are not worth the same: Taylor's 73 features of keys 8 wide hold what the sum needs 32 for. (We tell stories of doubled lengths up to 64: a 64 means *64 or more*.) The features of $\operatorname{elu} + 1$ are all positive, so no two keys can be perpendicular, and it holds least. The gate and the delta rule gain
 # nothing here: no letter comes twice, so there is nothing to fade or to correct, and a trained read-out lives with the crosstalk that the delta rule avoids.
 #
 # *Twice.* Everything without a sense of order, softmax included, gets stuck near 0.53. The gate can prefer the later digit by fading the earlier one, along with everything else. The delta rule is made for this, and does best, within the size of its state.
