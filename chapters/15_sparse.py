@@ -319,7 +319,7 @@ for name, counts in fields.items():
 assert fields["window"] == [5, 9, 13, 17]
 
 # %% mystnb={"image": {"alt": "Number of tokens within reach after one to four layers: the window grows by four a layer, the dilated windows double, Big Bird jumps."}, "figure": {"caption": "A window grows by its width with each layer, a dilated one doubles. Random blocks shorten the way; causal global tokens alone do not.", "name": "fig-sparse-reach"}}
-plots.reach(fields)
+plots.receptive_fields(fields)
 plt.show()
 
 # %% [markdown]

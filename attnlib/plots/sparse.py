@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from attnlib.plots.style import BLUE, GREY, ORANGE, new_figure
 
-__all__ = ["band_in_memory", "block_sizes", "patterns", "predicted_and_measured", "reach"]
+__all__ = ["band_in_memory", "block_sizes", "patterns", "predicted_and_measured", "receptive_fields"]
 
 
 def block_sizes(blocks: list[int], computed: np.ndarray, seconds: np.ndarray) -> Figure:
@@ -105,7 +105,7 @@ def band_in_memory(rows: int, width: int) -> Figure:
     return figure
 
 
-def reach(fields: dict[str, list[int]]) -> Figure:
+def receptive_fields(fields: dict[str, list[int]]) -> Figure:
     """Tokens within reach of the last one, layer by layer.
 
     Parameters
