@@ -369,22 +369,39 @@ def any_size(variant):
             assert all(np.isfinite(each).all() for each in gradients), f"gradient not finite, {size}, {name}"
 
 
+def slopes(loss, arrays, which, step, together):
+    """Central differences of loss(*arrays) -> (batch,) by each entry of arrays[which], a sequence at a time.
+
+    No sequence touches another (contract 1 compares two with their truths), so one entry of each is moved at once;
+    `together` also moves all the entries of one sequence in one call, each in a copy of its own.
+    """
+    array = arrays[which]
+    entries = array[0].size
+    moves = step * np.eye(entries).reshape(entries, *array.shape[1:])
+    if together:
+        copies = [np.repeat(each, entries, axis=0) for each in arrays]
+        up, down = ([*copies[:which], copies[which] + sign * moves, *copies[which + 1:]] for sign in (1, -1))
+        return ((loss(*up) - loss(*down)) / (2 * step)).reshape(array.shape)
+    found = []
+    for move in moves:
+        up, down = ([*arrays[:which], array + sign * move, *arrays[which + 1:]] for sign in (1, -1))
+        found.append((loss(*up) - loss(*down)) / (2 * step))
+    return np.stack(found, axis=1).reshape(array.shape)
+
+
 @contract("8 gradients match finite differences")
 def gradients_match(variant):
     step = np.finfo(np.float64).eps ** (1 / 3)               # balances truncation (step²) and rounding (eps / step)
     for name, predicate in variant.own_patterns("full", "causal", "some blind", "padding", "window"):
-        arrays = variant.draw(3, 4, 3, 2, batch=2 if getattr(predicate, "per_batch", False) else 1)
+        by_sequence = getattr(predicate, "per_batch", False)  # such a mask belongs to two sequences, in this order
+        arrays = variant.draw(3, 4, 3, 2, batch=2 if by_sequence else 1)
         d_out = np.random.default_rng(8).normal(size=(*arrays[0].shape[:-1], arrays[2].shape[-1]))
-        for array, gradient in zip(arrays, variant.grads(*arrays, predicate, d_out), strict=True):
-            numeric = np.zeros_like(array)
-            for index in np.ndindex(array.shape):
-                middle = array[index]
-                array[index] = middle + step
-                above = (variant.run(*arrays, predicate)[0] * d_out).sum()
-                array[index] = middle - step
-                below = (variant.run(*arrays, predicate)[0] * d_out).sum()
-                array[index] = middle
-                numeric[index] = (above - below) / (2 * step)
+
+        def loss(q, k, v, predicate=predicate, d_out=d_out):
+            return (variant.run(q, k, v, predicate)[0] * d_out).sum(axis=(1, 2, 3))
+
+        for which, gradient in enumerate(variant.grads(*arrays, predicate, d_out)):
+            numeric = slopes(loss, arrays, which, step, together=not by_sequence)
             # step² times a third derivative; with unit-variance inputs those stay well below 1000
             assert_within(1000 * step**2, gradient, numeric, f"gradient, {name}")
 
