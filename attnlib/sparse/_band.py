@@ -31,7 +31,7 @@ class Band(torch.autograd.Function):
         (inside, edges), work = cut(seq_q, k.shape[2], left, right), Workspace(q)
         for item, own in itertools.product(range(items), range(classes)) if len(inside) else ():
             kv = kv_of[item], own
-            inside_forward(q[item, own], k[kv], v[kv], out[item, own], lse2[item, own], inside, left, right)
+            inside_forward(work, q[item, own], k[kv], v[kv], out[item, own], lse2[item, own], inside, left, right)
         for rows, keys, bias in edges:
             bias = torch.from_numpy(bias).to(q)
             for some, kv in pieces(kv_of, classes, rows, keys):
@@ -53,7 +53,7 @@ class Band(torch.autograd.Function):
         (inside, edges), work = cut(q.shape[2], k.shape[2], ctx.left, ctx.right), Workspace(q)
         for at in itertools.product(range(items), range(classes)) if len(inside) else ():
             kv = kv_of[at[0]], at[1]
-            inside_backward(d_out[at], q[at], k[kv], v[kv], lse2[at], delta[at], d_q[at], d_k[kv], d_v[kv],
+            inside_backward(work, d_out[at], q[at], k[kv], v[kv], lse2[at], delta[at], d_q[at], d_k[kv], d_v[kv],
                             inside, ctx.left, ctx.right)
         for rows, keys, bias in edges:
             bias = torch.from_numpy(bias).to(q)
@@ -99,15 +99,12 @@ def pieces(kv_of, classes, rows, keys):
         yield slice(first, first + step), kv_of[first : first + step]
 
 
-class Scratch:
-    """A buffer for the scores of some tiles, and views of it: the band, and what lies between its rows."""
-
-    def __init__(self, like, tile, left, right, tiles):
-        width, columns = left + right + 1, tile + left + right
-        self.scores = like.new_empty(tiles, tile, columns)
-        self.band = self.scores.as_strided((tiles, tile, width), (tile * columns, columns + 1, 1))
-        self.gaps = self.scores.as_strided((tiles, tile - 1, tile), (tile * columns, columns + 1, 1), width)
-        self.column = like.new_empty(2, tiles, tile, 1)
+def views(scores, width):
+    """What of scores (tiles, tile, columns) is the band, and what lies between two of its rows."""
+    tiles, tile, columns = scores.shape
+    strides = tile * columns, columns + 1, 1
+    band = scores.as_strided((tiles, tile, width), strides, scores.storage_offset())
+    return band, scores.as_strided((tiles, tile - 1, tile), strides, scores.storage_offset() + width)
 
 
 def batches(inside, tile, left, right):
@@ -122,45 +119,47 @@ def tiles_of(x, start, count, step, rows):
     return x.as_strided((count, rows, x.shape[1]), (step * x.stride(0), *x.stride()), x.storage_offset() + start * x.stride(0))
 
 
-def inside_forward(q, k, v, out, lse2, inside, left, right):
+def inside_forward(work, q, k, v, out, lse2, inside, left, right):
     """Write `out` and `lse2` of one item for the tiles whose whole band lies inside the keys."""
     tile, columns, ahead = inside.step, inside.step + left + right, len(k) - len(q)
-    scratch = None
     for start, count in batches(inside, tile, left, right):
-        if scratch is None or count < len(scratch.scores):
-            scratch = Scratch(q, tile, left, right, count)
-        scores, band, (row_max, row_sum) = scratch.scores, scratch.band, scratch.column
         q_tiles = tiles_of(q, start, count, tile, tile)                      # (tiles, tile, dim_head)
         k_tiles = tiles_of(k, start + ahead - left, count, tile, columns)    # (tiles, columns, dim_head)
         v_tiles = tiles_of(v, start + ahead - left, count, tile, columns)
+        scores, product = work.take("scores", count, tile, columns), work.take("product", count, tile, v.shape[1])
+        row_max, row_sum = work.take("row_max", count, tile, 1), work.take("row_sum", count, tile, 1)
+        band, gaps = views(scores, left + right + 1)
         torch.baddbmm(scores, q_tiles, k_tiles.mT, beta=0, alpha=LOG2E / q.shape[1] ** 0.5, out=scores)
         torch.amax(band, -1, keepdim=True, out=row_max)
         band.sub_(row_max).exp2_()
         torch.sum(band, -1, keepdim=True, out=row_sum)
-        scratch.gaps.zero_()
-        torch.div(torch.bmm(scores, v_tiles), row_sum, out=tiles_of(out, start, count, tile, tile))
+        gaps.zero_()
+        torch.div(torch.bmm(scores, v_tiles, out=product), row_sum, out=tiles_of(out, start, count, tile, tile))
         torch.add(row_max, row_sum.log2_(), out=lse2[start : start + count * tile].view(count, tile, 1))
 
 
-def inside_backward(d_out, q, k, v, lse2, delta, d_q, d_k, d_v, inside, left, right):
+def inside_backward(work, d_out, q, k, v, lse2, delta, d_q, d_k, d_v, inside, left, right):
     """Write `d_q` of the same tiles, and add to `d_k` and `d_v`."""
     tile, columns, ahead = inside.step, inside.step + left + right, len(k) - len(q)
-    scale, scratch = q.shape[1] ** -0.5, None
+    scale, width = q.shape[1] ** -0.5, left + right + 1
     for start, count in batches(inside, tile, left, right):
-        if scratch is None or count < len(scratch.scores):
-            scratch, other = Scratch(q, tile, left, right, count), Scratch(q, tile, left, right, count)
         rows, first = slice(start, start + count * tile), start + ahead - left
         q_tiles, d_out_tiles = tiles_of(q, start, count, tile, tile), tiles_of(d_out, start, count, tile, tile)
         k_tiles, v_tiles = tiles_of(k, first, count, tile, columns), tiles_of(v, first, count, tile, columns)
-        torch.baddbmm(scratch.scores, q_tiles, k_tiles.mT, beta=0, alpha=LOG2E * scale, out=scratch.scores)
-        scratch.band.sub_(lse2[rows].view(count, tile, 1)).exp2_()           # the weights
-        scratch.gaps.zero_()
-        add_overlapping(d_v, torch.bmm(scratch.scores.mT, d_out_tiles), first, tile)
-        torch.bmm(d_out_tiles, v_tiles.mT, out=other.scores)                 # d_weights
-        other.band.sub_(delta[rows].view(count, tile, 1)).mul_(scratch.band).mul_(scale)
-        other.gaps.zero_()                                                   # d_scores
-        torch.bmm(other.scores, k_tiles, out=tiles_of(d_q, start, count, tile, tile))
-        add_overlapping(d_k, torch.bmm(other.scores.mT, q_tiles), first, tile)
+        weights, d_scores = (work.take(name, count, tile, columns) for name in ("scores", "d_scores"))
+        torch.baddbmm(weights, q_tiles, k_tiles.mT, beta=0, alpha=LOG2E * scale, out=weights)
+        weights_band, gaps = views(weights, width)
+        weights_band.sub_(lse2[rows].view(count, tile, 1)).exp2_()
+        gaps.zero_()
+        piece = work.take("d_v", count, columns, v.shape[1])
+        add_overlapping(d_v, torch.bmm(weights.mT, d_out_tiles, out=piece), first, tile)
+        torch.bmm(d_out_tiles, v_tiles.mT, out=d_scores)                     # d_weights
+        band, gaps = views(d_scores, width)
+        band.sub_(delta[rows].view(count, tile, 1)).mul_(weights_band).mul_(scale)
+        gaps.zero_()
+        torch.bmm(d_scores, k_tiles, out=tiles_of(d_q, start, count, tile, tile))
+        piece = work.take("d_k", count, columns, k.shape[1])
+        add_overlapping(d_k, torch.bmm(d_scores.mT, q_tiles, out=piece), first, tile)
 
 
 def add_overlapping(total, pieces_, start, step):
