@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from attnlib.sparse._parts import SCRATCH, Workspace, weights_of, whole_backward
+from attnlib.sparse._parts import SCRATCH, Workspace, part_backward, part_forward
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,11 @@ class BlockRow:
         Positions of all keys of all computed blocks, those of partial blocks first; a slice where they follow each other.
     bias : (rows, partial) tensor
         0 where a query may see a key of a partial block, -inf where not.
-    blind : (rows, 1) bool tensor, or None
-        Which queries see no key at all; None if none.
     """
 
     rows: slice
     keys: torch.Tensor | slice
     bias: torch.Tensor
-    blind: torch.Tensor | None
 
     def __len__(self) -> int:
         """How many keys."""
@@ -40,41 +37,40 @@ def block_row(rows, allowed, kinds, block_size):
     kind = kinds[position // block_size]                     # (seq_k,): the kind of each key's block
     partial, full = position[kind == 1], position[kind == 2]
     bias = np.where(allowed[:, partial], np.float32(0), np.float32(-np.inf))
-    keys, blind = np.concatenate([partial, full]), ~allowed.any(-1, keepdims=True)
+    keys = np.concatenate([partial, full])
     consecutive = len(keys) == 0 or bool((np.diff(keys) == 1).all())
     at = slice(int(keys[0]) if len(keys) else 0, int(keys[-1]) + 1 if len(keys) else 0)
-    return BlockRow(rows, at if consecutive else torch.from_numpy(keys), torch.from_numpy(bias),
-                    torch.from_numpy(blind) if blind.any() else None)
+    return BlockRow(rows, at if consecutive else torch.from_numpy(keys), torch.from_numpy(bias))
 
 
 class Blocks(torch.autograd.Function):
-    """Attention of each block of queries to its gathered keys; saves q, k, v and out, nothing of size seq²."""
+    """Attention of each block of queries to its gathered keys; saves q, k, v, out and lse, nothing of size seq²."""
 
     @staticmethod
     def forward(ctx, q, k, v, kv_of, rows_of):
         """`rows_of` holds the rows of each item's sequence; runs of items with the same rows go together."""
-        out, work = v.new_empty(*q.shape[:2], v.shape[-1]), Workspace(q)
+        out, lse2, work = v.new_empty(*q.shape[:2], v.shape[-1]), q.new_empty(q.shape[:2]), Workspace(q)
         for items, kvs, group, row in jobs(kv_of, rows_of):
             keys, values = work.gather("k", k, kvs, row.keys), work.gather("v", v, kvs, row.keys)
-            weights = weights_of(work, together(q, items, row, group), keys, row.bias.to(q.dtype), row.blind)
-            if group == 1:
-                torch.bmm(weights, values, out=out[items, row.rows])
-            else:
-                out[items, row.rows] = torch.bmm(weights, values).unflatten(1, (group, -1)).flatten(0, 1)
-        ctx.save_for_backward(q, k, v, out)
+            here = out[items, row.rows]
+            part = part_forward(work, together(q, items, row, group), keys, values, row.bias.to(q.dtype), here if group == 1 else None)
+            lse2[items, row.rows] = part[1].unflatten(1, (group, -1)).flatten(0, 1)
+            if group > 1:
+                here.copy_(part[0].unflatten(1, (group, -1)).flatten(0, 1))
+        ctx.save_for_backward(q, k, v, out, lse2)
         ctx.kv_of, ctx.rows_of = kv_of, rows_of
         return out
 
     @staticmethod
     def backward(ctx, d_out):
         """The same blocks again."""
-        q, k, v, out = ctx.saved_tensors
+        q, k, v, out, lse2 = ctx.saved_tensors
         delta = torch.linalg.vecdot(d_out, out)
         d_q, d_k, d_v, work = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), Workspace(q)
         for items, kvs, group, row in jobs(ctx.kv_of, ctx.rows_of):
-            d_out_rows, q_rows, delta_rows = (together(x, items, row, group) for x in (d_out, q, delta))
+            d_out_rows, q_rows, lse_rows, delta_rows = (together(x, items, row, group) for x in (d_out, q, lse2, delta))
             keys, values = work.gather("k", k, kvs, row.keys), work.gather("v", v, kvs, row.keys)
-            part = whole_backward(work, d_out_rows, q_rows, keys, values, delta_rows, row.bias.to(q.dtype), row.blind)
+            part = part_backward(work, d_out_rows, q_rows, keys, values, lse_rows, delta_rows, row.bias.to(q.dtype))
             d_q[items, row.rows] = part[0].unflatten(1, (group, -1)).flatten(0, 1)
             for total, addend in ((d_k, part[1]), (d_v, part[2])):
                 scatter_add(total, kvs, row.keys, addend)

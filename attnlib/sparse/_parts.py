@@ -41,12 +41,12 @@ def scaled_scores(work, q, k, bias, scale):
     return scores
 
 
-def part_forward(work, q, k, v, bias=None):
+def part_forward(work, q, k, v, bias=None, out=None):
     """Attention of rows to the keys given: (out, lse2), lse2 being the base-2 logarithm of the sum of powers.
 
     q (items, rows, dim_head), k (items, keys, dim_head), v (items, keys, dim_v); `bias`, broadcast to
     (items, rows, b), is added to the scores of the first b keys: 0 where a query may see the key, -inf where not.
-    It may have fewer rows, and then holds for each run of so many. Both results lie in the workspace.
+    It may have fewer rows, and then holds for each run of so many. Results lie in the workspace, or in `out`.
     """
     scores = scaled_scores(work, q, k, bias, LOG2E / q.shape[-1] ** 0.5)
     row_max, row_sum = work.take("row_max", *q.shape[:2], 1), work.take("row_sum", *q.shape[:2], 1)
@@ -57,8 +57,8 @@ def part_forward(work, q, k, v, bias=None):
     row_max.clamp_(min=torch.finfo(q.dtype).min)                         # a row that sees nothing stays finite
     powers = scores.sub_(row_max).exp2_()
     torch.sum(powers, -1, keepdim=True, out=row_sum)
-    out = torch.bmm(powers, v, out=work.take("out", *q.shape[:2], v.shape[-1]))
-    out.div_(row_sum.clamp(min=1))                                       # at least 1, unless the row sees nothing
+    product = torch.bmm(powers, v, out=work.take("out", *q.shape[:2], v.shape[-1]))
+    out = torch.div(product, row_sum.clamp(min=1), out=product if out is None else out)  # 1 or more, or the row sees nothing
     return out, row_max.add_(row_sum.log2_()).squeeze(-1)
 
 
@@ -71,25 +71,6 @@ def part_backward(work, d_out, q, k, v, lse2, delta, bias=None):
     scores = scaled_scores(work, q, k, bias, LOG2E / q.shape[-1] ** 0.5)
     weights = scores.sub_(lse2.clamp(min=torch.finfo(q.dtype).min).unsqueeze(-1)).exp2_()
     d_scores = torch.bmm(d_out, v.mT, out=work.take("d_scores", *scores.shape))
-    d_scores.sub_(delta.unsqueeze(-1)).mul_(weights).mul_(q.shape[-1] ** -0.5)
-    return (torch.bmm(d_scores, k, out=work.take("d_q", *q.shape)),
-            torch.bmm(d_scores.mT, q, out=work.take("d_k", *k.shape)),
-            torch.bmm(weights.mT, d_out, out=work.take("d_v", *v.shape)))
-
-
-def weights_of(work, q, k, bias=None, blind=None):
-    """Softmax over all the keys of each row: (items, rows, keys). `blind`: rows to clear, as (rows, 1) bool."""
-    scores = scaled_scores(work, q, k, bias, q.shape[-1] ** -0.5)
-    weights = torch.softmax(scores, -1, out=work.take("weights", *scores.shape))
-    if blind is not None:
-        weights.unflatten(1, (-1, len(blind))).masked_fill_(blind, 0)
-    return weights
-
-
-def whole_backward(work, d_out, q, k, v, delta, bias=None, blind=None):
-    """Gradients (d_q, d_k, d_v) of weights_of(q, k) @ v; `delta` (items, rows) is the sum of d_out · out."""
-    weights = weights_of(work, q, k, bias, blind)
-    d_scores = torch.bmm(d_out, v.mT, out=work.take("scores", *weights.shape))
     d_scores.sub_(delta.unsqueeze(-1)).mul_(weights).mul_(q.shape[-1] ** -0.5)
     return (torch.bmm(d_scores, k, out=work.take("d_q", *q.shape)),
             torch.bmm(d_scores.mT, q, out=work.take("d_k", *k.shape)),

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from attnlib.sparse._parts import SCRATCH, Workspace, weights_of, whole_backward
+from attnlib.sparse._parts import SCRATCH, Workspace, part_backward, part_forward
 
 
 def choose_blocks(q, k, top_k, block_size, query_block, causal, before=0, real=None):
@@ -31,30 +31,34 @@ def choose_blocks(q, k, top_k, block_size, query_block, causal, before=0, real=N
 
 
 class Chosen(torch.autograd.Function):
-    """Attention of blocks of queries to chosen blocks of keys; saves q, k, v and out, nothing of size seq²."""
+    """Attention of blocks of queries to chosen blocks of keys; saves q, k, v, out and lse, nothing of size seq²."""
 
     @staticmethod
     def forward(ctx, q, k, v, chosen, last_key, before, causal):
         """q (items, group, blocks_q, rows, dim_head), k and v (items, blocks_k, keys, width), chosen (items, blocks_q, top_k)."""
-        out, work, bias = v.new_empty(*q.shape[:-1], v.shape[-1]), Workspace(q), Bias(q, k, last_key, before, causal)
+        out, lse2 = v.new_empty(*q.shape[:-1], v.shape[-1]), q.new_empty(q.shape[:-1])
+        work, bias = Workspace(q), Bias(q, k, last_key, before, causal)
         for item, at, blocks in batches(chosen, q, k):
-            weights = weights_of(work, rows_of(q[item], at), gather(work, "k", k[item], blocks), bias(at, blocks))
-            found = torch.bmm(weights, gather(work, "v", v[item], blocks))
-            out[item, :, at] = found.unflatten(1, q.shape[1:4:2]).transpose(0, 1)
-        ctx.save_for_backward(q, k, v, chosen, out)
+            keys, values = gather(work, "k", k[item], blocks), gather(work, "v", v[item], blocks)
+            here = out[item, 0, at] if q.shape[1] == 1 else None
+            part = part_forward(work, rows_of(q[item], at), keys, values, bias(at, blocks), here)
+            lse2[item, :, at] = part[1].unflatten(1, q.shape[1:4:2]).transpose(0, 1)
+            if here is None:
+                out[item, :, at] = part[0].unflatten(1, q.shape[1:4:2]).transpose(0, 1)
+        ctx.save_for_backward(q, k, v, chosen, out, lse2)
         ctx.bias = bias
         return out
 
     @staticmethod
     def backward(ctx, d_out):
         """The same blocks again; the choice itself has no gradient."""
-        q, k, v, chosen, out = ctx.saved_tensors
+        q, k, v, chosen, out, lse2 = ctx.saved_tensors
         delta = torch.linalg.vecdot(d_out, out)
         d_q, d_k, d_v, work = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), Workspace(q)
         for item, at, blocks in batches(chosen, q, k):
-            d_out_rows, q_rows, delta_rows = (rows_of(x[item], at) for x in (d_out, q, delta))
+            d_out_rows, q_rows, lse_rows, delta_rows = (rows_of(x[item], at) for x in (d_out, q, lse2, delta))
             keys, values = gather(work, "k", k[item], blocks), gather(work, "v", v[item], blocks)
-            part = whole_backward(work, d_out_rows, q_rows, keys, values, delta_rows, ctx.bias(at, blocks))
+            part = part_backward(work, d_out_rows, q_rows, keys, values, lse_rows, delta_rows, ctx.bias(at, blocks))
             d_q[item, :, at] = part[0].unflatten(1, q.shape[1:4:2]).transpose(0, 1)
             for total, addend in ((d_k, part[1]), (d_v, part[2])):
                 total[item].index_add_(0, blocks.flatten(), addend.unflatten(1, (-1, k.shape[2])).flatten(0, 1))

@@ -9,6 +9,11 @@ from attnlib.sparse._selection import Chosen, choose_blocks
 SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")
 
 
+def pad(x, sides):
+    """x with zeros at its sides; x itself where there is nothing to add, of which torch's pad would make a copy."""
+    return torch.nn.functional.pad(x, sides) if any(sides) else x
+
+
 @takes(**SHAPES)
 def top_k_block_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, top_k: int, block_size: int = 64, query_block: int | None = None,
@@ -67,7 +72,6 @@ def top_k_block_attention(
     start = seq_k - sighted
     before = start - start % query_block
     behind = -(start - before + sighted) % query_block
-    pad = torch.nn.functional.pad
     own_q = q[..., seq_q - sighted :, :].expand(*lead, heads, sighted, -1).unflatten(-3, (kv_heads, heads // kv_heads))
     if causal and start > before:                                            # the first query given stands in for the block's first
         own_q = torch.cat([own_q[..., :1, :].detach().expand(*own_q.shape[:-2], start - before, -1), own_q], -2)
@@ -75,7 +79,7 @@ def top_k_block_attention(
         own_q = pad(own_q, (0, 0, start - before, 0))
     q_blocks = pad(own_q, (0, 0, 0, behind)).flatten(0, -4)                  # (items, group, rows, dim_head)
     k_items, v_items = (x.expand(*lead, *x.shape[-3:]).flatten(0, -3) for x in (k, v))
-    real = pad(torch.ones(sighted, dtype=torch.int64), (start - before, behind)).unflatten(0, (-1, query_block)).sum(-1)
+    real = torch.nn.functional.pad(torch.ones(sighted, dtype=torch.int64), (start - before, behind)).unflatten(0, (-1, query_block)).sum(-1)
     with torch.no_grad():
         chosen = choose_blocks(q_blocks, k_items, top_k, block_size, query_block, causal, before, real)
     filled = (pad(x, (0, 0, 0, blocks_k * block_size - seq_k)).unflatten(1, (blocks_k, block_size)) for x in (k_items, v_items))
