@@ -5,6 +5,7 @@ import sys
 from pathlib import PurePosixPath
 
 from docutils import nodes
+from markupsafe import Markup
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import _MockObject
 from sphinx.util import logging
@@ -15,6 +16,7 @@ LOOKS_LIKE_A_PATH = re.compile(r"^\S*(/|\\)\S*$|\.(png|svg|jpe?g|gif|webp|pdf)$"
 HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE | re.DOTALL)
 HTML_ALT = re.compile(r"\balt\s*=\s*(\"[^\"]*\"|'[^']*')", re.IGNORECASE)
 SOLUTION_TAG = "tag_ex-solution"
+FOLDED_MENU = re.compile(r"(<a\b[^>]*>([^<]+)</a><details[^>]*><summary)(?=>)")
 
 
 def bad_alt(alt: str | None) -> str | None:
@@ -78,6 +80,14 @@ def mend_roles(app: Sphinx, pagename: str, templatename: str, context: dict, doc
         )
 
 
+def name_menus(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """The button that unfolds a part of the menu is called by the page it belongs to; the theme gives it no name."""
+    if write := context.get("generate_toctree_html"):
+        def named(*args: object, **kwargs: object) -> Markup:
+            return Markup(FOLDED_MENU.sub(r'\1 aria-label="Pages of: \2"', str(write(*args, **kwargs))))
+        context["generate_toctree_html"] = named
+
+
 def setup(app: Sphinx) -> dict:
     sys.path.insert(0, str(app.srcdir))  # the API page documents the library beside it, installed or not
     _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # annotations such as torch.Tensor | None
@@ -85,4 +95,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-read", label_solutions)
     app.connect("html-page-context", add_notebook)
     app.connect("html-page-context", mend_roles)
+    app.connect("html-page-context", name_menus, priority=900)  # after the theme has put its function there
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,6 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
+import attnlib
 from tests.pages.book import GENERATED, ROOT, Build, build, pages_in_toc
 from tests.pages.book import site as site  # a fixture
 from tests.pages.links import broken, loaded_from_elsewhere, read_all
@@ -74,8 +75,14 @@ def test_the_title_page_says_what_the_data_say():
 
 
 def test_the_library_page_leaves_no_room_out():
-    """Every room of attnlib, a folder as one, but for the files that hold one chapter's figures; a folder shows all it holds."""
-    named = set(re.findall(r"automodule:: (attnlib\.\S+)", (ROOT / "appendix" / "api.md").read_text(encoding="utf8")))
+    """A page for every room of attnlib, a folder as one, but for the files that hold one chapter's figures; it shows all that is public."""
+    pages = {page.stem: page.read_text(encoding="utf8") for page in (ROOT / "appendix" / "api").glob("*.md")}
+    named = {name for text in pages.values() for name in re.findall(r"automodule:: (attnlib\.\S+)", text)}
+    assert {f"](api/{page}.md)" for page in pages} == set(re.findall(r"\]\(api/\w+\.md\)", (ROOT / "appendix" / "api.md").read_text(encoding="utf8")))
+    map_lines = re.findall(r"^(\w+)  +(\S.*?)  +\S.*$", attnlib.__doc__, re.MULTILINE)[1:]
+    for room, what in map_lines:  # the map of the package and that of the page say the same
+        assert f"(api/{room}.md) | {what} |" in (ROOT / "appendix" / "api.md").read_text(encoding="utf8"), room
+    assert {room for room, _ in map_lines} | {"coursework"} == set(pages)
     rooms = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "attnlib").rglob("*.py")}
     rooms = {room.parent if room.name == "__init__" else room for room in rooms}
     names = {".".join(room.parts[:2]) for room in rooms if not any(part.startswith("_") for part in room.parts)}

@@ -26,7 +26,8 @@ class Build:
 def pages_in_toc(toc: Path = ROOT / "_toc.yml") -> list[str]:
     """Every page of the table of contents, as its address without the ending."""
     contents = yaml.safe_load(toc.read_text(encoding="utf8"))
-    return [contents["root"]] + [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
+    entries = [entry for part in contents["parts"] for chapter in part["chapters"] for entry in (chapter, *chapter.get("sections", ()))]
+    return [contents["root"]] + [entry["file"] for entry in entries]
 
 
 def copy_tracked(target: Path) -> None:
