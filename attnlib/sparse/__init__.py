@@ -1,7 +1,7 @@
 """Sparse attention that skips what it does not need: windows, dilated windows, global tokens, blocks, chosen blocks."""
 
+from attnlib.flash.merging import merge_partial
 from attnlib.sparse.blocks import BlockMap, bigbird_attention, block_map, block_sparse_attention
-from attnlib.sparse.merging import merge_partial
 from attnlib.sparse.readable import (
     block_sparse_in_rows,
     chosen_in_rows,

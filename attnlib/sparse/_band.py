@@ -12,7 +12,8 @@ import itertools
 import numpy as np
 import torch
 
-from attnlib.sparse._parts import LOG2E, SCRATCH, Workspace, part_backward, part_forward
+from attnlib.flash._parts import LOG2E, Workspace
+from attnlib.sparse._parts import SCRATCH, part_backward, part_forward
 
 
 class Band(torch.autograd.Function):

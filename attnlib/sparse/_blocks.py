@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from attnlib.sparse._parts import SCRATCH, Workspace, part_backward, part_forward
+from attnlib.flash._parts import Workspace
+from attnlib.sparse._parts import SCRATCH, part_backward, part_forward
 
 
 @dataclass(frozen=True)

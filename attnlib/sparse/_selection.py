@@ -4,7 +4,8 @@ import itertools
 
 import torch
 
-from attnlib.sparse._parts import SCRATCH, Workspace, part_backward, part_forward
+from attnlib.flash._parts import Workspace
+from attnlib.sparse._parts import SCRATCH, part_backward, part_forward
 
 
 def choose_blocks(q, k, top_k, block_size, query_block, causal, before=0, real=None):

@@ -2,8 +2,9 @@
 
 import torch
 
+from attnlib.flash._parts import LOG2E, Workspace, to_items
 from attnlib.sparse._band import Band
-from attnlib.sparse._parts import LOG2E, SCRATCH, Workspace, part_backward, part_forward, to_items
+from attnlib.sparse._parts import SCRATCH, part_backward, part_forward
 
 
 def window_part(q, k, v, left, right, classes=1):

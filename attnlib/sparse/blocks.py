@@ -8,8 +8,8 @@ import torch
 
 from attnlib import masks
 from attnlib._shapes import takes
+from attnlib.flash._parts import check_count, check_heads, to_items
 from attnlib.sparse._blocks import BlockRow, Blocks, block_row
-from attnlib.sparse._parts import check_count, check_heads, to_items
 
 SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")
 

@@ -3,7 +3,7 @@
 import torch
 
 from attnlib._shapes import takes
-from attnlib.sparse._parts import check_count, check_heads
+from attnlib.flash._parts import check_count, check_heads
 from attnlib.sparse._selection import Chosen, choose_blocks
 
 SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")

@@ -3,9 +3,9 @@
 import torch
 
 from attnlib._shapes import takes
-from attnlib.sparse._parts import check_count, check_heads
+from attnlib.flash._parts import check_count, check_heads
+from attnlib.flash.merging import merge_partial
 from attnlib.sparse._window import every, every_key_part, window_part
-from attnlib.sparse.merging import merge_partial
 
 SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")
 
