@@ -7,9 +7,9 @@ positions       sinusoids, rotary positions (RoPE), linear biases (ALiBi)       
 masks           who may attend to whom, as predicates; how they combine and become arrays   numpy
 costs           exact counts in Python ints: FLOPs, traffic, parameters, memory             numpy (std library)
 layers          the same as torch modules: MHA, GQA, MQA, cross-attention                   torch
-flash           exact attention in tiles, memory linear in the sequence; merging of partial results        torch
-kernels         the same as Triton kernels for GPUs, and what they compile to, read without one            torch, triton
-ring            attention over several devices: keys and values go round                                   torch
+flash           exact attention in tiles, memory linear in the length; merging of parts    torch
+kernels         Triton kernels for GPUs, and what they compile to, read without a GPU      torch, triton
+ring            attention over several devices: keys and values go round                   torch
 sparse          windows, dilated, global, blocks, chosen blocks: what is masked is skipped  torch
 hierarchy       shifted windows and merging; near by in full, far away in summaries         torch
 span            heads that learn how far back they look, and compute no further             torch
