@@ -56,10 +56,20 @@ def flash_attention(
     check_heads("flash_attention", q, k)
     lead, heads, (seq_q, seq_k) = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3]), q.shape[-3], (q.shape[-2], k.shape[-2])
     given, items = q.dtype, lead.numel() * heads
+    if isinstance(mask, torch.Tensor):
+        check_mask(q, k, v, mask)
     look, group_of = looking(mask, (*lead, heads, seq_q, seq_k), q.device)
     out, lse = Tiles.apply(*to_items(q, k, v), Sight(items, seq_q, seq_k, causal, look, group_of))
     out, lse = out.unflatten(0, (*lead, heads)).to(given), lse.unflatten(0, (*lead, heads))
     return (out, lse) if return_lse else out
+
+
+def check_mask(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor):
+    """Raise unless the mask fits the scores."""
+
+
+check_mask.__qualname__ = "flash_attention"                  # errors name the public function
+check_mask = takes(**SHAPES, mask="bool ... heads seq_q seq_k")(check_mask)
 
 
 def looking(mask, shape, device):
@@ -69,7 +79,6 @@ def looking(mask, shape, device):
     *lead, seq_q, seq_k = shape
     items = math.prod(lead)
     if isinstance(mask, torch.Tensor):
-        _check_mask(mask, shape, device)
         flat = mask.expand(shape)
         index = list(np.ndindex(*lead))
         if all(size == 1 or stride == 0 for size, stride in zip(lead, flat.stride(), strict=False)):
@@ -93,12 +102,3 @@ def looking(mask, shape, device):
     return look, [item * sequences // items for item in range(items)]
 
 
-def _check_mask(mask, shape, device):
-    """Raise unless the mask is boolean, on the device, and broadcasts to the scores."""
-    if mask.dtype != torch.bool:
-        raise TypeError(f"flash_attention: mask has dtype {mask.dtype}, expected torch.bool, True = may attend")
-    if mask.device != device:
-        raise ValueError(f"flash_attention: mask is on {mask.device}, expected {device} like q")
-    fits = mask.ndim <= len(shape) and all(a in (1, b) for a, b in zip(mask.shape[::-1], shape[::-1], strict=False))
-    if not fits:
-        raise ValueError(f"flash_attention: mask has shape {tuple(mask.shape)}, expected one that broadcasts to {tuple(shape)}")
