@@ -61,30 +61,23 @@ def dkdv_kernel(
     k_tile = load_tile(head_start(k, batch, kv_head, k_strides), first_k, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
     v_tile = load_tile(head_start(v, batch, kv_head, v_strides), first_k, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
 
-    # Of the queries, none sees these keys before `start`, and all see all of them from `whole` on.
-    start, whole = 0, 0
-    ahead = seq_k - seq_q
+    start, ahead = 0, seq_k - seq_q
     if CAUSAL:
-        start = tl.maximum(first_k - ahead, 0) // BLOCK_Q * BLOCK_Q
-        whole = tl.cdiv(tl.maximum(first_k + BLOCK_K - 1 - ahead, 0), BLOCK_Q) * BLOCK_Q
+        start = tl.maximum(first_k - ahead, 0) // BLOCK_Q * BLOCK_Q    # none of the queries before sees these keys
+    steps = tl.maximum(tl.cdiv(seq_q - start, BLOCK_Q), 0)
 
     acc_k = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     acc_v = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
-    for member in range(group):                              # each of the query heads that share this key head
-        head = kv_head * group + member
-        q_head, d_o_head = head_start(q, batch, head, q_strides), head_start(d_out, batch, head, d_out_strides)
+    for step in range(group * steps):                        # one query head after the other, of those that share these keys
+        head, first = kv_head * group + step // steps, start + step % steps * BLOCK_Q
+        q_tile = load_tile(head_start(q, batch, head, q_strides), first, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
+        d_o_tile = load_tile(head_start(d_out, batch, head, d_out_strides), first, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
         row = (batch.to(tl.int64) * kv_heads * group + head) * seq_q
-        for first in range(start, tl.minimum(whole, seq_q), BLOCK_Q):   # on the diagonal
-            q_tile = load_tile(q_head, first, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
-            d_o_tile = load_tile(d_o_head, first, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
-            row_lse, row_delta = load_row_numbers(lse + row, delta + row, first, seq_q, BLOCK_Q)
+        row_lse, row_delta = load_row_numbers(lse + row, delta + row, first, seq_q, BLOCK_Q)
+        seen = None
+        if CAUSAL:
             seen = first_k + tl.arange(0, BLOCK_K)[:, None] <= first + tl.arange(0, BLOCK_Q)[None, :] + ahead
-            acc_k, acc_v = keys_tile(q_tile, d_o_tile, k_tile, v_tile, acc_k, acc_v, row_lse, row_delta, seen, scale, True, PRECISION)
-        for first in range(whole, seq_q, BLOCK_Q):           # no masks on scores: a query beyond the last is all zeros
-            q_tile = load_tile(q_head, first, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
-            d_o_tile = load_tile(d_o_head, first, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
-            row_lse, row_delta = load_row_numbers(lse + row, delta + row, first, seq_q, BLOCK_Q)
-            acc_k, acc_v = keys_tile(q_tile, d_o_tile, k_tile, v_tile, acc_k, acc_v, row_lse, row_delta, None, scale, False, PRECISION)
+        acc_k, acc_v = keys_tile(q_tile, d_o_tile, k_tile, v_tile, acc_k, acc_v, row_lse, row_delta, seen, scale, CAUSAL, PRECISION)
 
     acc_k = acc_k * (scale / LOG2E)                          # 1 / √DIM: scale holds log2(e) too
     store_tile(head_start(d_k, batch, kv_head, d_k_strides), acc_k, first_k, seq_k, d_k_strides, BLOCK_K, DIM, BLOCK_D)

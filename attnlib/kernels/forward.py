@@ -1,8 +1,5 @@
 """Flash attention as a kernel: one program computes the results of one tile of queries."""
 
-import math
-
-import torch
 import triton
 import triton.language as tl
 
@@ -15,7 +12,7 @@ def load_tile(matrix, first, seq, strides, ROWS: tl.constexpr, DIM: tl.constexpr
     """
     rows, columns = tl.arange(0, ROWS), tl.arange(0, BLOCK_D)
     at = matrix + tl.cast(first, tl.int64) * strides[2]      # 64 bits: offsets may pass 2^31
-    at = at + rows[:, None].to(tl.int64) * strides[2] + columns[None, :].to(tl.int64) * strides[3]
+    at = at + (rows[:, None] * strides[2] + columns[None, :] * strides[3])   # within a tile 32 bits suffice: seen to at the launch
     if WHOLE and BLOCK_D == DIM:
         tile = tl.load(at)                                   # nothing can stick out, and a mask costs time
     else:
@@ -28,7 +25,7 @@ def store_tile(matrix, tile, first, seq, strides, ROWS: tl.constexpr, DIM: tl.co
     """Write a tile (ROWS, BLOCK_D) to rows first, first + 1, ... of a matrix (seq, DIM), and nothing beyond its edges."""
     rows, columns = tl.arange(0, ROWS), tl.arange(0, BLOCK_D)
     at = matrix + tl.cast(first, tl.int64) * strides[2]
-    at = at + rows[:, None].to(tl.int64) * strides[2] + columns[None, :].to(tl.int64) * strides[3]
+    at = at + (rows[:, None] * strides[2] + columns[None, :] * strides[3])
     tl.store(at, tile.to(matrix.dtype.element_ty), mask=(first + rows < seq)[:, None] & (columns < DIM)[None, :])
 
 

@@ -15,11 +15,3 @@ def softmax_kernel(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.const
     powers = tl.exp(scores - row_max)                        # the largest is 1, so the sum is at least 1
     weights = powers / tl.maximum(tl.sum(powers, axis=0), 1)
     tl.store(out_ptr + row * out_stride + columns, weights.to(out_ptr.dtype.element_ty), mask=inside)
-
-
-def launch_softmax(x, out):
-    """Fill out (rows, n_cols) with the softmax of the rows of x; both have neighbouring columns side by side."""
-    rows, n_cols = x.shape
-    block = triton.next_power_of_2(n_cols)
-    warps = min(16, max(1, block // 1024))                   # at least 32 numbers to a thread before another warp joins
-    softmax_kernel[(rows,)](x, out, x.stride(0), out.stride(0), n_cols, BLOCK=block, num_warps=warps)
