@@ -106,6 +106,10 @@ def test_the_yardstick_is_timed_in_the_same_rounds(monkeypatch):
 
 def test_the_yardstick_is_a_matrix_product():
     assert measure.flops(timing._matmul(30)) == 2 * 30**3
+    a, b = torch.zeros(2, 4, 5), torch.zeros(2, 5, 7)
+    for call in (lambda: torch.zeros(4, 7).addmm_(a[0], b[0]), lambda: torch.addmm(torch.zeros(4, 7), a[0], b[0], out=torch.zeros(4, 7))):
+        assert measure.flops(call) == 2 * 4 * 5 * 7
+    assert measure.flops(lambda: torch.zeros(2, 4, 7).baddbmm_(a, b)) == 2 * 2 * 4 * 5 * 7
 
 
 def test_the_state_of_threads_and_garbage_is_put_back():

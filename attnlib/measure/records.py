@@ -19,8 +19,8 @@ __all__ = ["device", "flops", "record"]
 def flops(call: Callable[[], Any]) -> int:
     """FLOPs of the matrix products in a call, as torch counts them (`FlopCounterMode`): 2 for a multiply and add.
 
-    torch's counter passes over the fused attention of CPUs; it is counted here like that of GPUs: all pairs of
-    query and key, also with ``is_causal``.
+    torch's counter passes over the fused attention of CPUs and over products that are added in place (``addmm_``,
+    ``baddbmm_``); they are counted here: the first like that of GPUs, all pairs of query and key, also with ``is_causal``.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ def flops(call: Callable[[], Any]) -> int:
     from torch.utils import flop_counter  # takes a second to import
     aten, count, count_backward = torch.ops.aten, flop_counter.sdpa_flop_count, flop_counter.sdpa_backward_flop_count
     formulas = {
+        aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1],           # shapes, not tensors
+        aten.baddbmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * a[2] * b[2],
         aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: count(q, k, v),
         aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda d, q, k, v, *_, **__: count_backward(d, q, k, v)}
     with flop_counter.FlopCounterMode(display=False, custom_mapping=formulas) as counter:

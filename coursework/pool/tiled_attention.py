@@ -5,7 +5,7 @@ import numpy as np
 from coursework import case, observe, sizes, wrong
 
 TITLE = "Attention that never holds its scores"
-CHAPTER = ""
+CHAPTER = "20_flash"
 POINTS = 7
 RETURNS = ("out", "lse")
 PROMPT = r"""

@@ -1,0 +1,52 @@
+"""The Triton kernels, run in Triton's interpreter: float64 goes in rounded to float32."""
+
+import numpy as np
+import torch
+
+from attnlib import kernels, masks
+from tests.contracts import Variant, alike, rounding
+
+
+def attend(q, k, v, predicate):
+    """`kernels.attention` on tensors, computed in float32 where they are float64."""
+    causal = predicate is not None and alike(predicate, masks.causal)
+    given = q.dtype
+    q, k, v = (x.float() if given == torch.float64 else x for x in (q, k, v))
+    return kernels.attention(q, k, v, causal, backend="triton").to(given)
+
+
+def run(q, k, v, predicate):
+    return attend(*(torch.from_numpy(each) for each in (q, k, v)), predicate).detach().numpy(), None
+
+
+def gradients(q, k, v, predicate, d_out):
+    leaves = [torch.from_numpy(each).requires_grad_() for each in (q, k, v)]
+    found = torch.autograd.grad(attend(*leaves, predicate), leaves, torch.from_numpy(d_out), materialize_grads=True)
+    return [each.numpy() for each in found]
+
+
+def single(q, k, v=None):
+    """What `rounding` allows in float64, in units of float32's rounding: its arguments are rounded too, which the bound's slack holds."""
+    return rounding(q, k, v) * float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
+
+
+def zeros(*shape, dtype=torch.float32, device=None):
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
+GOOD = {"q": zeros(2, 6, 5, 6), "k": zeros(2, 3, 7, 6), "v": zeros(2, 3, 7, 4), "backend": "triton"}
+BAD = [
+    ("k", zeros(2, 3, 7, 5), "(2, 3, 7, 5)"), ("v", zeros(2, 3, 5, 4), "(2, 3, 5, 4)"), ("k", zeros(4, 3, 7, 6), "(4,)"),
+    ("q", zeros(5, 6), "(5, 6)"), ("k", zeros(2, 3, 7, 6, dtype=torch.float16), "float16"), ("q", zeros(2, 6, 5, 6, dtype=torch.int64), "int64"),
+    ("q", np.zeros((2, 6, 5, 6)), "ndarray"), ("v", None, "None"), ("v", zeros(2, 3, 7, 4, device="meta"), "meta"),
+    ("k", zeros(2, 4, 7, 6), "6 heads"), ("backend", "cuda", "cuda"), ("v", zeros(2, 3, 7, 512), "512"), ("v", zeros(2, 3, 7, 0), "0"),
+]
+NO_FLOAT64 = "computes in float32 at most, too coarse for finite differences; tests/test_kernels.py compares with float64 gradients"
+
+VARIANTS = [
+    Variant(f"kernels.attention{used}", run, [(lambda name=name, value=value: kernels.attention(**{**GOOD, name: value}), name, was)
+                                              for name, value, was in BAD],
+            gradients=gradients, heads=heads, patterns=("full", "causal"), dtypes=("float32", "float16"), bound=single,
+            exempt={"8 gradients match finite differences": NO_FLOAT64})
+    for used, heads in (("", (3, 3)), (" (grouped heads)", (4, 2)))
+]
