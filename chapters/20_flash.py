@@ -58,7 +58,7 @@ for seq, mib in naive.items():
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Two to three arrays of scores at once: the scores, their copy of powers or weights. At 2048 tokens one of them is 32 times an input, and with twice the tokens it is four times as large. At 128 thousand tokens a single head's scores are 64 GiB.
+# More than three arrays of scores at once: products, scores and weights, before the first of them is let go. At 2048 tokens one of them is 32 times an input, and with twice the tokens it is four times as large. At 128 thousand tokens a single head's scores are 64 GiB.
 # :::
 #
 # PyTorch's fused attention gives the same numbers. What does it hold?
@@ -308,7 +308,7 @@ for tile_q in (1, 16, 128, 1024):
 print(f"scores written and read, twice: {4 * seq * seq / 1e6:8.0f} million")
 
 # %% [markdown]
-# With one query at a time the tiles would read more than the scores they avoid: two vectors of 64 for each pair. With 128 queries it is $128 / (4 \cdot 128)$ of a quarter. In general the traffic is $n^2 d / b$ for blocks of $b$ queries; as $b$ rows of width $d$ must fit into a fast memory of $M$ numbers, $b \approx M/d$ and the traffic is
+# With one query at a time the tiles would read more than the scores they avoid: two vectors of 64 for each pair. With 128 queries it is a quarter of those. In general the traffic is $n^2 d / b$ for blocks of $b$ queries; as $b$ rows of width $d$ must fit into a fast memory of $M$ numbers, $b \approx M/d$ and the traffic is
 # $\Theta(n^2 d^2 / M)$, which no exact algorithm beats for all sizes of $M$ {cite}`dao2022`.
 #
 # ## Backwards, without the weights
@@ -398,7 +398,7 @@ assert flash * 6 == ordinary * 7
 # :::
 
 # %%
-def kept(attend, seq):
+def saved(attend, seq):
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.nbytes) or x, lambda x: x):
         attend(*(draw(1, 1, seq, 64).requires_grad_() for _ in range(3)))
@@ -406,7 +406,7 @@ def kept(attend, seq):
 
 
 for seq in (1024, 2048):
-    print(f"{seq} tokens: {kept(lambda *x: layers.attention(*x)[0], seq):5.2f} MiB kept with all scores, {kept(flash_attention, seq):4.2f} in tiles")
+    print(f"{seq} tokens: {saved(lambda *x: layers.attention(*x)[0], seq):5.2f} MiB kept with all scores, {saved(flash_attention, seq):4.2f} in tiles")
 
 # %% [markdown]
 # ### A second mistake

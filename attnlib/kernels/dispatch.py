@@ -61,7 +61,7 @@ def attention(
         if not 1 <= size <= LARGEST:
             raise ValueError(f"attention: {name} has {width} = {size}, expected 1 to {LARGEST} for the Triton kernels")
     lead = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
-    q, k, v = (x.expand(*lead, *x.shape[-3:]).reshape(-1, *x.shape[-3:]) for x in (q, k, v))  # (batch, heads, seq, width)
+    q, k, v = (x.expand(*lead, *x.shape[-3:]).reshape(lead.numel(), *x.shape[-3:]) for x in (q, k, v))  # (batch, heads, seq, width)
     from attnlib.kernels._launch import Kernels
 
     out, lse = Kernels.apply(q, k, v, bool(causal))

@@ -31,7 +31,7 @@ def running(scores: np.ndarray, states: np.ndarray, tokens: list[str]) -> Figure
     upper.plot(at, scores, "o", color=BLUE, label="score")
     upper.step(at, states[:, 0], where="post", color=ORANGE, marker="", label="running maximum")
     upper.set_ylabel("score")
-    upper.legend(loc="lower right")
+    upper.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     lower.step(at, states[:, 1], where="post", color=BLUE, marker="")
     lower.set_ylabel("running sum")
     lower.set_ylim(0)
@@ -56,7 +56,7 @@ def walk(scores: np.ndarray, seen: np.ndarray, pictures: list[tuple[slice, slice
     Figure
     """
     columns = 2
-    figure, axes = new_figure(1.75 * -(-len(pictures) // columns), columns, -(-len(pictures) // columns))
+    figure, axes = new_figure(1.4 * -(-len(pictures) // columns), columns, -(-len(pictures) // columns))
     gone = np.zeros(scores.shape, bool)
     limit = np.abs(scores[seen]).max()
     for number, at in enumerate(axes.flat):
