@@ -503,6 +503,63 @@ def tiled_attention(q, k, v, block):
 
 require(tiled_attention)
 
+# %% [markdown] tags=["ex:weights_again", "ex-prompt"]
+# ```{exercise} Weights from one number for each row
+# :label: ex-weights-again
+# FlashAttention keeps of each row of scores one number, the logarithm of the sum of exp(score) over all keys {cite}`dao2022`. In the backward pass it
+# computes the weights again, a tile at a time. Write `weights_again(q, k, lse)` for one tile: `q` (..., rows, dim_head) are some queries, `k`
+# (..., columns, dim_head) **some** of the keys, and `lse` (..., rows) belongs to these queries and to **all** keys of the sequence. Scores are
+# $q \cdot k / \sqrt{d}$, d = dim_head. Return the weights of this tile, (..., rows, columns). An `lse` may be 10,000, and so may the scores
+# beside it; an `lse` of $-\infty$ says that the query sees no key at all, and its weights are 0. (NumPy, any leading axes.)
+# ```
+
+# %% tags=["ex:weights_again", "ex-stub"]
+def weights_again(q, k, lse):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:weights_again", "ex-check"]
+check(weights_again)
+
+# %% tags=["ex:weights_again", "ex-solution", "hide-cell"]
+def weights_again(q, k, lse):
+    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5  # (..., rows, columns)
+    blind = np.isneginf(lse)[..., None]
+    shift = np.where(blind, 0, lse[..., None])
+    return np.where(blind, 0, np.exp(np.where(blind, 0, scores - shift)))
+
+
+require(weights_again)
+
+# %% [markdown] tags=["ex:tile_gradients", "ex-prompt"]
+# ```{exercise} One tile of the backward pass
+# :label: ex-tile-gradients
+# Write `tile_gradients(q, k, v, d_out, lse, delta)`, what one tile adds to the gradients of attention {cite}`dao2023`. `q` (..., rows, dim_head) and
+# `d_out` (..., rows, dim_v) are some queries and the loss's gradient with respect to their results, `k` (..., columns, dim_head) and `v`
+# (..., columns, dim_v) some of the keys and values. For these queries and **all** keys of the sequence, `lse` (..., rows) is the logarithm of the sum of
+# exp(score), and `delta` (..., rows) the sum of `d_out` · out over the width, out being the finished result. Scores are $q \cdot k / \sqrt{d}$, d = dim_head.
+# Return `(d_q, d_k, d_v)`, this tile's share of each, in the shapes of `q`, `k` and `v`. There is no mask. (NumPy, any leading axes; the inputs stay as
+# they are.)
+# ```
+
+# %% tags=["ex:tile_gradients", "ex-stub"]
+def tile_gradients(q, k, v, d_out, lse, delta):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:tile_gradients", "ex-check"]
+check(tile_gradients)
+
+# %% tags=["ex:tile_gradients", "ex-solution", "hide-cell"]
+def tile_gradients(q, k, v, d_out, lse, delta):
+    scale = q.shape[-1] ** -0.5
+    weights = np.exp(q @ k.swapaxes(-1, -2) * scale - lse[..., None])  # (..., rows, columns)
+    d_v = weights.swapaxes(-1, -2) @ d_out
+    d_weights = d_out @ v.swapaxes(-1, -2)
+    d_scores = weights * (d_weights - delta[..., None])
+    return d_scores @ k * scale, d_scores.swapaxes(-1, -2) @ q * scale, d_v
+
+
+require(tile_gradients)
+
 # %% [markdown] tags=["ex:explore_tiles", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: the best tile
 # :label: ex-explore-tiles
