@@ -1,0 +1,284 @@
+"""The kernels in Triton's interpreter: forward and backward against float64, and mistakes planted in their source.
+
+What the interpreter shows is that the arithmetic is right, for float32 and float16 (it computes bfloat16 wrongly). That the
+kernels compile and fit onto a GPU is the matter of tests/test_kernels_compiled.py.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import attnlib.kernels
+from attnlib import kernels
+from attnlib.flash import flash_attention
+
+pytest.importorskip("triton")
+from attnlib.kernels import _launch, dispatch
+
+torch.set_num_threads(1)
+
+#        heads, kv_heads, seq_q, seq_k, dim, dim_v, causal
+CASES = [(1, 1, 64, 64, 32, 32, False),                      # whole tiles only
+         (2, 2, 37, 53, 24, 40, False),                      # odd lengths, widths that are no powers of two
+         (2, 1, 37, 53, 24, 40, True),                       # the same, causal, and a group of heads
+         (4, 2, 50, 50, 16, 16, True),
+         (2, 2, 1, 70, 64, 64, True),                        # decoding: the last query sees the last key
+         (2, 1, 70, 33, 20, 8, True),                        # more queries than keys: the first ones see nothing
+         (1, 1, 33, 1, 16, 16, False),                       # one key
+         (3, 1, 65, 97, 80, 96, True)]
+TILES = [(16, 16), (32, 16), (16, 64)]
+LEAVES = ("d_q", "d_k", "d_v")
+
+
+def draw(case, dtype=torch.float32, seed=0):
+    """q, k, v, and the gradients to send back through out and lse."""
+    heads, kv_heads, seq_q, seq_k, dim, dim_v, _ = case
+    rng = np.random.default_rng(seed)
+    shapes = (heads, seq_q, dim), (kv_heads, seq_k, dim), (kv_heads, seq_k, dim_v), (heads, seq_q, dim_v), (heads, seq_q)
+    q, k, v, d_out, d_lse = (torch.from_numpy(rng.normal(size=(2, *shape))) for shape in shapes)
+    q = 2 * q + 0.5 * torch.linspace(-3, 3, dim)             # scores that differ: the maximum moves from tile to tile
+    k = k + 0.5 * torch.linspace(-3, 3, dim) * torch.linspace(-1, 2, seq_k)[:, None]
+    return [x.to(dtype) for x in (q, k, v, d_out)] + [d_lse.float()]
+
+
+def expected(q, k, v, d_out, d_lse, causal, how):
+    """{out, lse, d_q, d_k, d_v} by `how`, of inputs as they come; blind queries give zeros."""
+    q, k, v = (x.detach().clone().requires_grad_() for x in (q, k, v))
+    seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool)
+    seen = seen.tril(k.shape[-2] - q.shape[-2]) if causal else seen
+    sighted = seen.any(-1)
+    group = q.shape[1] // k.shape[1]
+    keys, values = (x.repeat_interleave(group, 1) for x in (k, v))
+    out, lse = how(q[:, :, sighted], keys, values, seen[sighted])
+    loss = (out * d_out[:, :, sighted]).sum() + (lse * d_lse[:, :, sighted]).sum().to(out.dtype)
+    found = dict(zip(LEAVES, torch.autograd.grad(loss, (q, k, v)), strict=True))
+    found["out"], found["lse"] = torch.zeros_like(d_out), torch.full(d_lse.shape, -torch.inf, dtype=lse.dtype)
+    found["out"][:, :, sighted], found["lse"][:, :, sighted] = out.detach(), lse.detach()
+    return {name: x.detach() for name, x in found.items()}
+
+
+def by_hand(q, k, v, seen):
+    """Softmax attention as the formula has it."""
+    scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~seen, -torch.inf)
+    return scores.softmax(-1) @ v, scores.logsumexp(-1)
+
+
+def pytorchs_own(q, k, v, seen):
+    """The same by PyTorch's own attention, in the precision of its inputs."""
+    with sdpa_kernel(SDPBackend.MATH):
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    return out, (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~seen, -torch.inf).logsumexp(-1)
+
+
+def ours(q, k, v, d_out, d_lse, causal, tile):
+    """The same by the kernels."""
+    out, lse = _launch.launch_forward(q, k, v, causal, tile)
+    d_q, d_k, d_v = _launch.launch_backward(q, k, v, out, lse, d_out, d_lse, causal, tile)
+    return {"out": out, "lse": lse, "d_q": d_q, "d_k": d_k, "d_v": d_v}
+
+
+def check(case, dtype, tile):
+    """Assert the rule: an error at most twice PyTorch's own in the same precision, and one last digit for its luck."""
+    *inputs, causal = *draw(case, dtype), case[-1]
+    true = expected(*(x.double() for x in inputs), causal, by_hand)
+    base = expected(*inputs, causal, pytorchs_own)
+    got = ours(*inputs, causal, tile)
+    worst = 0.0
+    for name, truth in true.items():
+        blind = truth == -torch.inf
+        assert torch.equal(got[name] == -torch.inf, blind), f"{name}: -inf at other places"
+        truth, mine, theirs = (x.double().masked_fill(blind, 0) for x in (truth, got[name], base[name]))
+        assert torch.isfinite(mine).all(), f"{name}: not finite"
+        error, allowed = (mine - truth).abs().max().item(), (theirs - truth).abs().max().item()
+        floor = float(np.spacing(truth.abs().max().numpy().astype(str(dtype).removeprefix("torch."))))
+        assert error <= 2 * allowed + floor, f"{name}: error {error:.1e}, PyTorch's own {allowed:.1e}, last digit {floor:.1e}"
+        worst = max(worst, error / max(allowed, floor))
+    return worst
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_float32_errs_at_most_twice_as_much_as_pytorch(case, tile):
+    print(f"{check(case, torch.float32, tile):.2f} times PyTorch's own error")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_float16_errs_at_most_twice_as_much_as_pytorch(case):
+    print(f"{check(case, torch.float16, (16, 32)):.2f} times PyTorch's own error")
+
+
+PLANTS = [  # what is changed in which file, and the case that must notice
+    ("forward", "out * rescale[:, None]", "out", 1),         # the rescale is forgotten
+    ("forward", "row_sum * rescale + tl.sum", "row_sum + tl.sum", 1),
+    ("forward", "(keys <= first_q", "(keys < first_q", 2),   # causal, off by one
+    ("forward", "+ tl.arange(0, BLOCK_Q)[:, None] + ahead)", "+ tl.arange(0, BLOCK_Q)[:, None])", 2),   # aligned to the start
+    ("forward", "seen = keys < seq_k", "seen = keys < seq_k + 16", 1),       # what lies behind the last key takes part
+    ("forward", "whole = whole // BLOCK_K * BLOCK_K", "whole = tl.cdiv(whole, BLOCK_K) * BLOCK_K", 2),
+    ("forward", "k = head_start(k, batch, head // group, k_strides)", "k = head_start(k, batch, head % (heads // group), k_strides)", 3),
+    ("forward", "tl.maximum(row_sum, 1)", "row_sum", 5),     # 0 / 0 for a query that sees no key
+    ("backward", " - tl.load(d_lse + at, mask=rows < seq_q, other=0.0)", "", 1),
+    ("backward", "d_scores = weights * (d_weights - row_delta[None, :])", "d_scores = weights * d_weights", 1),
+    ("backward", "d_scores = weights * (d_weights - row_delta[:, None])", "d_scores = weights * d_weights", 1),
+    ("backward", "acc_k = acc_k * (scale / LOG2E)", "acc_k = acc_k * scale", 1),
+    ("backward", "tl.load(lse + rows, mask=rows < seq_q, other=0.0) * LOG2E", "tl.load(lse + rows, mask=rows < seq_q, other=0.0)", 1),
+    ("backward", "range(group * steps)", "range(steps)", 3),  # only the first head of each group
+    ("backward", "// BLOCK_Q * BLOCK_Q    #", "// BLOCK_Q * BLOCK_Q + BLOCK_Q    #", 3),        # the tile on the diagonal is left out
+    ("backward", "seen = keys < seq_k", "seen = keys < seq_k + 64", 1),
+]
+
+
+@pytest.mark.parametrize(("file", "right", "wrong", "case"), PLANTS, ids=lambda text: str(text)[:40])
+def test_a_planted_mistake_is_noticed(file, right, wrong, case, tmp_path, monkeypatch):
+    source = Path(_launch.__file__).with_name(f"{file}.py").read_text(encoding="utf-8")
+    assert right in source, "the source has changed: plant the mistake again"
+    path = tmp_path / f"planted_{file}.py"                   # Triton reads a kernel's source from its file
+    path.write_text(source.replace(right, wrong), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    planted = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(planted)
+    for name in ("delta_kernel",):
+        monkeypatch.setattr(_launch, name, getattr(planted, name, getattr(_launch, name)))
+    for name, kernel in list(_launch.KERNELS.items()):
+        monkeypatch.setitem(_launch.KERNELS, name, getattr(planted, f"{name}_kernel", kernel))
+    with pytest.raises(AssertionError, match="error|not finite|-inf"), np.errstate(all="ignore"):
+        check(CASES[case], torch.float32, (16, 16))
+
+
+def layouts():
+    """name -> (batch, heads, seq, dim) tensor made from a contiguous one, with other strides."""
+    return {
+        "heads behind the sequence": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+        "every second column": lambda x: torch.stack([x, x], -1).flatten(-2)[..., ::2],
+        "columns before rows": lambda x: x.mT.contiguous().mT,
+        "cut from a larger one": lambda x: torch.nn.functional.pad(x, (3, 2, 1, 4))[..., 1:-4, 3:-2],
+    }
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_strides_come_as_they_are(name):
+    q, k, v, d_out, d_lse = draw(CASES[2])
+    other = [layouts()[name](x) for x in (q, k, v, d_out)]
+    assert any(a.stride() != b.stride() for a, b in zip(other, (q, k, v, d_out), strict=True))
+    assert all(_launch._near(x) is x for x in other), "copied"
+    plain, strided = (ours(*x, d_lse, True, (16, 16)) for x in ((q, k, v, d_out), other))
+    assert all(torch.equal(plain[each], strided[each]) for each in plain)
+
+
+def test_what_is_spread_too_far_is_copied():
+    far = torch.empty(1).as_strided((1, 1, 1, 2), (0, 0, 2**31 // 256, 1))
+    assert _launch._near(far) is not far and _launch._near(far).stride(-2) == 2
+
+
+def test_any_leading_axes_and_autograd():
+    q, k, v, *_ = draw(CASES[3])
+    q, k, v = q[:, None].repeat(1, 3, 1, 1, 1).requires_grad_(), k[:, None].requires_grad_(), v[:, None].requires_grad_()
+    results = []
+    for backend in ("triton", "torch"):
+        out, lse = kernels.attention(q, k, v, True, return_lse=True, backend=backend)
+        results.append([out, lse, *torch.autograd.grad(out.square().sum() + lse.square().sum(), (q, k, v))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+    out = kernels.attention(q[0, 0], k[0, 0], v[0, 0], backend="triton")
+    torch.testing.assert_close(out, flash_attention(q[0, 0], k[0, 0], v[0, 0]))
+
+
+def test_what_is_saved_grows_with_the_sequence_and_not_with_its_square():
+    q, k, v, *_ = (x.requires_grad_() for x in draw(CASES[3]))
+    out = kernels.attention(q, k, v, backend="triton")
+    saved = out.grad_fn.next_functions[0][0].saved_tensors if not hasattr(out.grad_fn, "causal") else out.grad_fn.saved_tensors
+    assert sum(x.numel() for x in saved) == q.numel() + k.numel() + v.numel() + out.numel() + out[..., 0].numel()
+
+
+def test_on_a_cpu_it_is_flash_attention():
+    q, k, v, *_ = draw(CASES[2], torch.float64)
+    got, want = (f(q, k, v, causal=True, return_lse=True) for f in (kernels.attention, flash_attention))
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_gradients_of_gradients_are_refused():
+    q, k, v = (torch.ones(1, 1, 4, 16, requires_grad=True) for _ in range(3))
+    (slope,) = torch.autograd.grad(kernels.attention(q, k, v, backend="triton").sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+@pytest.mark.parametrize(("changed", "error", "said"), [
+    ({"q": (1, 1, 4, 512), "k": (1, 1, 4, 512)}, ValueError, "q has dim_head = 512, expected 1 to 256"),
+    ({"q": (1, 1, 4, 0), "k": (1, 1, 4, 0)}, ValueError, "q has dim_head = 0, expected 1 to 256"),
+    ({"v": (1, 1, 4, 300)}, ValueError, "v has dim_v = 300, expected 1 to 256"),
+    ({"dtype": torch.float64}, TypeError, "q has dtype float64, expected float16, bfloat16 or float32"),
+    ({"dtype": torch.bfloat16}, TypeError, "q has dtype bfloat16, expected float16 or float32: Triton's interpreter"),
+    ({"backend": "gpu"}, ValueError, "backend is 'gpu', expected None, \"triton\" or \"torch\""),
+])
+def test_what_is_unsupported_is_said_in_one_sentence(changed, error, said):
+    shapes = [changed.get(name, (1, 1, 4, 16)) for name in "qkv"]
+    q, k, v = (torch.zeros(shape, dtype=changed.get("dtype", torch.float32)) for shape in shapes)
+    with pytest.raises(error) as caught:
+        kernels.attention(q, k, v, backend=changed.get("backend", "triton"))
+    assert said in str(caught.value) and str(caught.value).startswith("attention: ")
+
+
+def alone(code, interpret):
+    """What a fresh Python prints, with or without the interpreter."""
+    import os
+    environment = {**os.environ, "TRITON_INTERPRET": "1" if interpret else "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1], check=False)
+    return done.stdout + done.stderr
+
+
+def test_a_cpu_tensor_without_interpreter_is_refused():
+    said = alone("import torch; from attnlib.kernels import attention; x = torch.zeros(1, 1, 4, 16); attention(x, x, x); print('torch');"
+                 "attention(x, x, x, backend='triton')", False)
+    assert "torch\n" in said and 'ValueError: attention: q is on cpu, expected a CUDA device for backend="triton"' in said
+
+
+def test_without_triton_all_but_the_kernels_works():
+    said = alone("import sys; sys.modules['triton'] = None; import attnlib.kernels; import torch; from attnlib.kernels import attention;"
+                 "x = torch.zeros(1, 1, 4, 16); attention(x, x, x); print('torch'); attention(x, x, x, backend='triton')", True)
+    assert "torch\n" in said and "ImportError: attention: Triton is not installed" in said and "pip install triton" in said
+
+
+def test_importing_the_room_brings_neither_torch_nor_triton():
+    assert alone("import sys, attnlib.kernels; print('torch' in sys.modules, 'triton' in sys.modules)", True) == "False False\n"
+    with pytest.raises(AttributeError, match="no attribute 'atention'"):
+        attnlib.kernels.atention  # noqa: B018
+    assert {*kernels.__all__} <= {*dir(kernels)}
+
+
+@pytest.mark.parametrize("shape", [(5, 64), (5, 65), (2, 3, 1), (1, 1000), (0, 4), (3, 0)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_row_softmax(shape, dtype):
+    scores = 5 * torch.from_numpy(np.random.default_rng(1).normal(size=shape)).to(dtype)
+    if scores.numel() and shape[-1] > 1:
+        scores[..., 0] += 10000
+        scores[0, ..., :] = -torch.inf                       # a row that sees nothing
+    got, plain = (kernels.row_softmax(scores, backend) for backend in ("triton", "torch"))
+    true = scores.double().softmax(-1).nan_to_num(0)
+    assert got.dtype == dtype and got.shape == scores.shape
+    for each in (got, plain):                                # weights up to 1: half a last digit each for power, sum, quotient
+        assert ((each - true).abs() <= 2 * torch.finfo(dtype).eps * true + torch.finfo(dtype).smallest_normal).all()
+
+
+def test_row_softmax_leaves_what_stands_between_rows():
+    base = torch.full((4, 24), torch.nan)
+    base[:, :9] = torch.arange(36.0).view(4, 9)
+    torch.testing.assert_close(kernels.row_softmax(base[:, :9], "triton"), base[:, :9].softmax(-1))
+    torch.testing.assert_close(kernels.row_softmax(base[:, :9].T, "triton"), base[:, :9].T.softmax(-1))
+    with pytest.raises(ValueError, match="65537 columns, expected at most 65536"):
+        kernels.row_softmax(torch.zeros(1, 65537), "triton")
+
+
+def test_shipped_tiles_are_there_for_every_gpu_and_width():
+    from attnlib.kernels.shipped import shipped
+    for kernel in ("forward", "dkdv", "dq"):
+        for capability in ((8, 0), (8, 9), (9, 0), (10, 0), (12, 0)):
+            assert all(shipped(kernel, capability, bits, width) for bits in (16, 32) for width in (1, 64, 65, 129, 256))
+    with pytest.raises(ValueError, match="capability is 7.5, expected 8.0 or higher"):
+        shipped("forward", (7, 5), 16, 64)
+    assert dispatch.LARGEST == 256
