@@ -5,6 +5,7 @@ kernels compile and fit onto a GPU is the matter of tests/test_kernels_compiled.
 """
 
 import importlib.util
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -78,18 +79,40 @@ def pytorchs_own(q, k, v, seen):
 
 def ours(q, k, v, d_out, d_lse, causal, tile):
     """The same by the kernels."""
-    out, lse = _launch.launch_forward(q, k, v, causal, tile)
-    d_q, d_k, d_v = _launch.launch_backward(q, k, v, out, lse, d_out, d_lse, causal, tile)
-    return {"out": out, "lse": lse, "d_q": d_q, "d_k": d_k, "d_v": d_v}
+    out, lse2 = _launch.launch_forward(q, k, v, causal, tile)
+    d_q, d_k, d_v = _launch.launch_backward(q, k, v, out, lse2, d_out, d_lse, causal, tile)
+    return {"out": out, "lse": lse2 * math.log(2), "d_q": d_q, "d_k": d_k, "d_v": d_v}
+
+
+def room(q, k, v, d_out, d_lse, causal, true):
+    """What recomputing costs: PyTorch keeps the weights, a flash backward has them again from lse, and meets sums that cancel.
+
+    In units of rounding, to first order: an error in lse, which is as large as its last digit, multiplies a weight; d_weights and
+    delta are two sums of the same products in another order, and their difference may be nothing.
+    """
+    group = q.shape[1] // k.shape[1]
+    keys, values = (x.repeat_interleave(group, 1) for x in (k, v))
+    scale, lse = q.shape[-1] ** -0.5, true["lse"][..., None]
+    seen = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool)
+    seen = seen.tril(k.shape[-2] - q.shape[-2]) if causal else seen
+    weights = (q @ keys.mT * scale - lse).exp().masked_fill(~seen, 0)
+    digits = 1 + lse.abs().nan_to_num(posinf=0)              # |lse| in units of 1
+    sums = d_out.abs() @ values.abs().mT + (d_out * true["out"]).abs().sum(-1, keepdim=True) + d_lse.abs()[..., None]
+
+    def shared(x):
+        return x.unflatten(1, (-1, group)).sum(2)
+    terms = weights * digits * sums * scale
+    return {"out": 0 * true["out"], "lse": 0 * d_lse, "d_q": terms @ keys.abs(), "d_k": shared(terms.mT @ q.abs()),
+            "d_v": shared((weights * digits).mT @ d_out.abs())}
 
 
 def check(case, dtype, tile):
-    """Assert the rule: an error at most twice PyTorch's own in the same precision, and one last digit for its luck."""
+    """Assert the rule: an error at most twice PyTorch's own in the same precision, one last digit for its luck, and `room`."""
     *inputs, causal = *draw(case, dtype), case[-1]
     true = expected(*(x.double() for x in inputs), causal, by_hand)
     base = expected(*inputs, causal, pytorchs_own)
     got = ours(*inputs, causal, tile)
-    worst = 0.0
+    worst, slack = 0.0, room(*(x.double() for x in inputs), causal, true)
     for name, truth in true.items():
         blind = truth == -torch.inf
         assert torch.equal(got[name] == -torch.inf, blind), f"{name}: -inf at other places"
@@ -97,7 +120,8 @@ def check(case, dtype, tile):
         assert torch.isfinite(mine).all(), f"{name}: not finite"
         error, allowed = (mine - truth).abs().max().item(), (theirs - truth).abs().max().item()
         floor = float(np.spacing(truth.abs().max().numpy().astype(str(dtype).removeprefix("torch."))))
-        assert error <= 2 * allowed + floor, f"{name}: error {error:.1e}, PyTorch's own {allowed:.1e}, last digit {floor:.1e}"
+        floor += 2**-24 * slack[name].max().item()           # lse and sums are float32 whatever the inputs are
+        assert error <= 2 * allowed + floor, f"{name}: error {error:.1e}, PyTorch's own {allowed:.1e}, floor {floor:.1e}"
         worst = max(worst, error / max(allowed, floor))
     return worst
 
@@ -126,10 +150,10 @@ PLANTS = [  # what is changed in which file, and the case that must notice
     ("backward", "d_scores = weights * (d_weights - row_delta[None, :])", "d_scores = weights * d_weights", 1),
     ("backward", "d_scores = weights * (d_weights - row_delta[:, None])", "d_scores = weights * d_weights", 1),
     ("backward", "acc_k = acc_k * (scale / LOG2E)", "acc_k = acc_k * scale", 1),
-    ("backward", "tl.load(lse + rows, mask=rows < seq_q, other=0.0) * LOG2E", "tl.load(lse + rows, mask=rows < seq_q, other=0.0)", 1),
+    ("backward", "tl.load(lse2 + rows, mask=rows < seq_q, other=0.0)", "tl.load(lse2 + rows, mask=rows < seq_q, other=0.0) * LOG2E", 1),
     ("backward", "range(group * steps)", "range(steps)", 3),  # only the first head of each group
     ("backward", "// BLOCK_Q * BLOCK_Q    #", "// BLOCK_Q * BLOCK_Q + BLOCK_Q    #", 3),        # the tile on the diagonal is left out
-    ("backward", "seen = keys < seq_k", "seen = keys < seq_k + 64", 1),
+    ("backward", "seen = seen & (keys <=", "seen = seen & (keys <", 2),
 ]
 
 
@@ -171,8 +195,8 @@ def test_strides_come_as_they_are(name):
 
 
 def test_what_is_spread_too_far_is_copied():
-    far = torch.empty(1).as_strided((1, 1, 1, 2), (0, 0, 2**31 // 256, 1))
-    assert _launch._near(far) is not far and _launch._near(far).stride(-2) == 2
+    far = torch.empty(1).expand(1, 1, 1, 2).as_strided((1, 1, 1, 1), (0, 0, 2**31 // 256, 1))
+    assert _launch._near(far) is not far and _launch._near(far).stride(-2) == 1
 
 
 def test_any_leading_axes_and_autograd():
@@ -183,7 +207,7 @@ def test_any_leading_axes_and_autograd():
         out, lse = kernels.attention(q, k, v, True, return_lse=True, backend=backend)
         results.append([out, lse, *torch.autograd.grad(out.square().sum() + lse.square().sum(), (q, k, v))])
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)   # float32 both: sums of 50 terms up to 10
     out = kernels.attention(q[0, 0], k[0, 0], v[0, 0], backend="triton")
     torch.testing.assert_close(out, flash_attention(q[0, 0], k[0, 0], v[0, 0]))
 
@@ -203,7 +227,7 @@ def test_on_a_cpu_it_is_flash_attention():
 
 def test_gradients_of_gradients_are_refused():
     q, k, v = (torch.ones(1, 1, 4, 16, requires_grad=True) for _ in range(3))
-    (slope,) = torch.autograd.grad(kernels.attention(q, k, v, backend="triton").sum(), q, create_graph=True)
+    (slope,) = torch.autograd.grad(kernels.attention(q, k, v, backend="triton").square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
 

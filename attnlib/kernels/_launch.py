@@ -23,10 +23,10 @@ class Kernels(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, causal):
         """q (batch, heads, seq_q, dim_head), k and v (batch, kv_heads, seq_k, ...)."""
-        out, lse = launch_forward(q, k, v, causal)
-        ctx.save_for_backward(q, k, v, out, lse)
+        out, lse2 = launch_forward(q, k, v, causal)
+        ctx.save_for_backward(q, k, v, out, lse2)            # lse2 rather than lse: each rounding counts in an exponent
         ctx.causal = causal
-        return out, lse
+        return out, lse2 * math.log(2)
 
     @staticmethod
     @once_differentiable
@@ -36,29 +36,29 @@ class Kernels(torch.autograd.Function):
 
 
 def launch_forward(q, k, v, causal, tile=None):
-    """(out, lse); `tile` = (BLOCK_Q, BLOCK_K) instead of what is shipped."""
+    """(out, lse2); `tile` = (BLOCK_Q, BLOCK_K) instead of what is shipped."""
     q, k, v = (_near(x) for x in (q, k, v))
     batch, heads, seq_q, dim, kv_heads, seq_k, dim_v = *q.shape, *v.shape[1:]
-    out, lse = q.new_empty(batch, heads, seq_q, dim_v), q.new_empty(batch, heads, seq_q, dtype=torch.float32)
+    out, lse2 = q.new_empty(batch, heads, seq_q, dim_v), q.new_empty(batch, heads, seq_q, dtype=torch.float32)
     _launch("forward", batch * heads, seq_q, "BLOCK_Q", tile, max(seq_q, seq_k),
-            q, k, v, out, lse, q.stride(), k.stride(), v.stride(), out.stride(), scale_of(dim), heads, heads // kv_heads, seq_q, seq_k,
+            q, k, v, out, lse2, q.stride(), k.stride(), v.stride(), out.stride(), scale_of(dim), heads, heads // kv_heads, seq_q, seq_k,
             CAUSAL=causal, **constants(dim, dim_v))
-    return out, lse
+    return out, lse2
 
 
-def launch_backward(q, k, v, out, lse, d_out, d_lse, causal, tile=None):
+def launch_backward(q, k, v, out, lse2, d_out, d_lse, causal, tile=None):
     """(d_q, d_k, d_v)."""
     q, k, v, d_out = (_near(x) for x in (q, k, v, d_out))
     batch, heads, seq_q, dim, kv_heads, seq_k, dim_v = *q.shape, *v.shape[1:]
     d_q, d_k, d_v = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-    delta, known = torch.empty_like(lse), constants(dim, dim_v)
+    delta, known = torch.empty_like(lse2), constants(dim, dim_v)
     if batch * heads * seq_q:
         with _on(q):
             delta_kernel[(batch * heads * triton.cdiv(seq_q, 64),)](
                 out, d_out, d_lse.contiguous(), delta, out.stride(), d_out.stride(), heads, seq_q,
                 DIM_V=dim_v, BLOCK_V=known["BLOCK_V"], BLOCK_Q=64)
     common = scale_of(dim), heads // kv_heads, seq_q, seq_k
-    inputs, strides = (q, k, v, d_out, lse, delta), [x.stride() for x in (q, k, v, d_out)]
+    inputs, strides = (q, k, v, d_out, lse2, delta), [x.stride() for x in (q, k, v, d_out)]
     _launch("dkdv", batch * kv_heads, seq_k, "BLOCK_K", tile, max(seq_q, seq_k), *inputs, d_k, d_v, *strides, d_k.stride(), d_v.stride(),
             common[0], kv_heads, *common[1:], CAUSAL=causal, **known)
     _launch("dq", batch * heads, seq_q, "BLOCK_Q", tile, max(seq_q, seq_k), *inputs, d_q, *strides, d_q.stride(),
@@ -108,7 +108,7 @@ def _tuned(name, choice, device, magnitude):
 
 def _near(x):
     """x itself, or a copy where a tile of it would be so far spread that 32 bits do not reach across it."""
-    return x if 256 * (abs(x.stride(-2)) + abs(x.stride(-1))) < 2**31 else x.contiguous()
+    return x if 256 * (abs(x.stride(-2)) + abs(x.stride(-1))) < 2**31 else x.clone(memory_format=torch.contiguous_format)
 
 
 def _on(x):

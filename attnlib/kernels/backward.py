@@ -26,18 +26,17 @@ def delta_kernel(
 
 
 @triton.jit
-def load_row_numbers(lse, delta, first, seq_q, BLOCK_Q: tl.constexpr):
-    """lse, in powers of two, and delta of the queries first, first + 1, ...; zeros beyond the last."""
+def load_row_numbers(lse2, delta, first, seq_q, BLOCK_Q: tl.constexpr):
+    """lse2 and delta of the queries first, first + 1, ...; zeros beyond the last."""
     rows = first + tl.arange(0, BLOCK_Q)
-    row_lse = tl.load(lse + rows, mask=rows < seq_q, other=0.0) * LOG2E
-    return row_lse, tl.load(delta + rows, mask=rows < seq_q, other=0.0)
+    return tl.load(lse2 + rows, mask=rows < seq_q, other=0.0), tl.load(delta + rows, mask=rows < seq_q, other=0.0)
 
 
 @triton.jit
-def keys_tile(q, d_o, k, v, d_k, d_v, row_lse, row_delta, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
+def keys_tile(q, d_o, k, v, d_k, d_v, row_lse2, row_delta, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """Add what the queries of one tile give to the gradients of some keys and values. Keys are rows here, queries columns."""
     scores = tl.dot(k, q.T, input_precision=PRECISION)       # (BLOCK_K, BLOCK_Q), computed again
-    weights = tl.exp2(scores * scale - row_lse[None, :])     # the weights of the forward pass: lse holds maximum and sum
+    weights = tl.exp2(scores * scale - row_lse2[None, :])     # the weights of the forward pass: lse2 holds maximum and sum
     if MASKED:
         weights = tl.where(seen, weights, 0.0)
     d_v = tl.dot(weights.to(d_o.dtype), d_o, d_v, input_precision=PRECISION)
@@ -49,7 +48,7 @@ def keys_tile(q, d_o, k, v, d_k, d_v, row_lse, row_delta, seen, scale, MASKED: t
 
 @triton.jit
 def dkdv_kernel(
-    q, k, v, d_out, lse, delta, d_k, d_v, q_strides, k_strides, v_strides, d_out_strides, d_k_strides, d_v_strides,
+    q, k, v, d_out, lse2, delta, d_k, d_v, q_strides, k_strides, v_strides, d_out_strides, d_k_strides, d_v_strides,
     scale, kv_heads, group, seq_q, seq_k,
     CAUSAL: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
@@ -68,16 +67,17 @@ def dkdv_kernel(
 
     acc_k = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     acc_v = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
+    # Beyond the last query all is zero and adds nothing; beyond the last key stand numbers without meaning, never stored.
     for step in range(group * steps):                        # one query head after the other, of those that share these keys
         head, first = kv_head * group + step // steps, start + step % steps * BLOCK_Q
         q_tile = load_tile(head_start(q, batch, head, q_strides), first, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
         d_o_tile = load_tile(head_start(d_out, batch, head, d_out_strides), first, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
         row = (batch.to(tl.int64) * kv_heads * group + head) * seq_q
-        row_lse, row_delta = load_row_numbers(lse + row, delta + row, first, seq_q, BLOCK_Q)
+        row_lse2, row_delta = load_row_numbers(lse2 + row, delta + row, first, seq_q, BLOCK_Q)
         seen = None
         if CAUSAL:
             seen = first_k + tl.arange(0, BLOCK_K)[:, None] <= first + tl.arange(0, BLOCK_Q)[None, :] + ahead
-        acc_k, acc_v = keys_tile(q_tile, d_o_tile, k_tile, v_tile, acc_k, acc_v, row_lse, row_delta, seen, scale, CAUSAL, PRECISION)
+        acc_k, acc_v = keys_tile(q_tile, d_o_tile, k_tile, v_tile, acc_k, acc_v, row_lse2, row_delta, seen, scale, CAUSAL, PRECISION)
 
     acc_k = acc_k * (scale / LOG2E)                          # 1 / √DIM: scale holds log2(e) too
     store_tile(head_start(d_k, batch, kv_head, d_k_strides), acc_k, first_k, seq_k, d_k_strides, BLOCK_K, DIM, BLOCK_D)
@@ -85,10 +85,10 @@ def dkdv_kernel(
 
 
 @triton.jit
-def queries_tile(q, d_o, k, v, d_q, row_lse, row_delta, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
+def queries_tile(q, d_o, k, v, d_q, row_lse2, row_delta, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """Add what the keys of one tile give to the gradients of some queries."""
     scores = tl.dot(q, k.T, input_precision=PRECISION)       # (BLOCK_Q, BLOCK_K), computed once more
-    weights = tl.exp2(scores * scale - row_lse[:, None])
+    weights = tl.exp2(scores * scale - row_lse2[:, None])
     if MASKED:
         weights = tl.where(seen, weights, 0.0)
     d_weights = tl.dot(d_o, v.T, input_precision=PRECISION)
@@ -98,7 +98,7 @@ def queries_tile(q, d_o, k, v, d_q, row_lse, row_delta, seen, scale, MASKED: tl.
 
 @triton.jit
 def dq_kernel(
-    q, k, v, d_out, lse, delta, d_q, q_strides, k_strides, v_strides, d_out_strides, d_q_strides,
+    q, k, v, d_out, lse2, delta, d_q, q_strides, k_strides, v_strides, d_out_strides, d_q_strides,
     scale, heads, group, seq_q, seq_k,
     CAUSAL: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
@@ -113,7 +113,7 @@ def dq_kernel(
     q_tile = load_tile(head_start(q, batch, head, q_strides), first_q, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
     d_o_tile = load_tile(head_start(d_out, batch, head, d_out_strides), first_q, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
     row = item.to(tl.int64) * seq_q
-    row_lse, row_delta = load_row_numbers(lse + row, delta + row, first_q, seq_q, BLOCK_Q)
+    row_lse2, row_delta = load_row_numbers(lse2 + row, delta + row, first_q, seq_q, BLOCK_Q)
     k = head_start(k, batch, head // group, k_strides)
     v = head_start(v, batch, head // group, v_strides)
 
@@ -128,7 +128,7 @@ def dq_kernel(
     for first in range(0, whole, BLOCK_K):
         k_tile = load_tile(k, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
         v_tile = load_tile(v, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)
-        acc = queries_tile(q_tile, d_o_tile, k_tile, v_tile, acc, row_lse, row_delta, None, scale, False, PRECISION)
+        acc = queries_tile(q_tile, d_o_tile, k_tile, v_tile, acc, row_lse2, row_delta, None, scale, False, PRECISION)
     for first in range(whole, stop, BLOCK_K):
         k_tile = load_tile(k, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
         v_tile = load_tile(v, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
@@ -136,6 +136,6 @@ def dq_kernel(
         seen = keys < seq_k
         if CAUSAL:
             seen = seen & (keys <= first_q + tl.arange(0, BLOCK_Q)[:, None] + ahead)
-        acc = queries_tile(q_tile, d_o_tile, k_tile, v_tile, acc, row_lse, row_delta, seen, scale, True, PRECISION)
+        acc = queries_tile(q_tile, d_o_tile, k_tile, v_tile, acc, row_lse2, row_delta, seen, scale, True, PRECISION)
     acc = acc * (scale / LOG2E)
     store_tile(head_start(d_q, batch, head, d_q_strides), acc, first_q, seq_q, d_q_strides, BLOCK_Q, DIM, BLOCK_D)

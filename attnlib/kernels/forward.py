@@ -55,11 +55,14 @@ def attend_tile(q, k, v, out, row_max, row_sum, seen, scale, MASKED: tl.constexp
 
 @triton.jit
 def forward_kernel(
-    q, k, v, out, lse, q_strides, k_strides, v_strides, out_strides, scale, heads, group, seq_q, seq_k,
+    q, k, v, out, lse2, q_strides, k_strides, v_strides, out_strides, scale, heads, group, seq_q, seq_k,
     CAUSAL: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """`out` and `lse` of BLOCK_Q queries of one head; launched with one program for each tile of queries of each head."""
+    """`out`, and `lse2`, the base-2 logarithm of the row's sum of powers, of BLOCK_Q queries of one head.
+
+    Launched with one program for each tile of queries of each head.
+    """
     tiles = tl.cdiv(seq_q, BLOCK_Q)
     item, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     if CAUSAL:
@@ -98,5 +101,5 @@ def forward_kernel(
     acc = acc / divisor[:, None]
     store_tile(head_start(out, batch, head, out_strides), acc, first_q, seq_q, out_strides, BLOCK_Q, DIM_V, BLOCK_V)
     rows = first_q + tl.arange(0, BLOCK_Q)
-    row_lse = tl.where(row_sum > 0, (row_max + tl.log2(divisor)) * 0.6931471805599453, -float("inf"))  # times ln 2
-    tl.store(lse + item.to(tl.int64) * seq_q + rows, row_lse, mask=rows < seq_q)
+    row_lse2 = tl.where(row_sum > 0, row_max + tl.log2(divisor), -float("inf"))
+    tl.store(lse2 + item.to(tl.int64) * seq_q + rows, row_lse2, mask=rows < seq_q)

@@ -134,6 +134,6 @@ def compile_arguments(kernel: triton.JITFunction, tile: Tile, dtype: str = "bf16
         elif name == "scale":
             signature[name] = "fp32"
         else:
-            signature[name] = "*fp32" if name in ("lse", "delta") else f"*{dtype}"
+            signature[name] = "*fp32" if name in ("lse2", "delta") else f"*{dtype}"
             attrs[i,] = [["tt.divisibility", 16]]
     return {"signature": signature, "constexprs": constexprs, "attrs": attrs, "num_warps": tile.warps, "num_stages": tile.stages}
