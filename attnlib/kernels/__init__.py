@@ -7,7 +7,10 @@
 import importlib
 
 _FROM = {
+    "CompileReport": "reading",
     "attention": "dispatch",
+    "compile_report": "reading",
+    "compile_reports": "reading",
     "row_softmax": "dispatch",
 }
 __all__ = sorted(_FROM)
