@@ -5,7 +5,6 @@ import sys
 from pathlib import PurePosixPath
 
 from docutils import nodes
-from markupsafe import Markup
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import _MockObject
 from sphinx.util import logging
@@ -83,8 +82,8 @@ def mend_roles(app: Sphinx, pagename: str, templatename: str, context: dict, doc
 def name_menus(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """The button that unfolds a part of the menu is called by the page it belongs to; the theme gives it no name."""
     if write := context.get("generate_toctree_html"):
-        def named(*args: object, **kwargs: object) -> Markup:
-            return Markup(FOLDED_MENU.sub(r'\1 aria-label="Pages of: \2"', str(write(*args, **kwargs))))
+        def named(*args: object, **kwargs: object) -> str:
+            return FOLDED_MENU.sub(r'\1 aria-label="Pages of: \2"', str(write(*args, **kwargs)))
         context["generate_toctree_html"] = named
 
 

@@ -12,14 +12,14 @@
 # %% [markdown]
 # # Who still remembers what has left the window?
 #
-# A reader that attends to the last few hundred tokens cannot answer a question about the page before, however well it was trained. In this chapter you give it a
+# A reader that is given the last few hundred tokens and nothing else cannot answer a question that only the page before answers, however well it was trained. In this chapter you give it a
 # memory, in five ways: keep the previous segment, keep a summary, keep everything and search it, keep the first tokens, keep it all in a {term}`KV cache`. You put **the same
-# question** to each of them: a fact that was told once, asked for later, beyond the window.
+# question** to the first four, and to a memory of everything in place of the cache: a fact that was told once, asked for later, beyond the window.
 #
 # :::{admonition} Before you start
 # :class: note
 # **You need** `attention` with its masks (chapter 5), heads (chapter 6), sinusoids and rotary positions (chapter 7), and a little PyTorch. **You will build** the relative positions and the segment recurrence of
-# Transformer-XL, a compressive memory, a memory that is searched, and a cache that streams. **Time** about 70 minutes. The first picture, {numref}`fig-held`, is the chapter in one image.
+# Transformer-XL, a compressive memory, a memory that is searched, and a cache that streams. **Time** about 70 minutes. {numref}`fig-held`, near the end, is the chapter in one image.
 # :::
 
 # %%
@@ -101,8 +101,8 @@ print("last segment asks for facts told", ago[0, -1], "segments ago")
 # Codes are drawn independently. Suppose a reader sees the current segment alone. What share of questions about a fact told one or more segments ago can it answer?
 #
 # :::{dropdown} Your prediction, then ours
-# One in eight, by construction. The boxes of a text are all different and every code is drawn by itself, so nothing in the segment says anything about the code asked for. (In chapter 1 a reader could do better by naming the most frequent
-# code; here it does not see the codes that would help.) Any memory has to be held against 0.125.
+# One in eight, by construction. The boxes of a text are all different and every code is drawn by itself, so nothing in the segment says anything about the code asked for. (To name the one code it does see is
+# no help: it is drawn by itself, too.) Any memory has to be held against 0.125.
 # :::
 
 # %% [markdown]
@@ -120,11 +120,12 @@ print(tuple(context.shape))
 
 # %%
 _, mixed = layers.attention(now[-1:], context, context)
-assert torch.equal(mixed[0, :SEQ], mixed[0, SEQ:])
+assert torch.equal(before, now)                  # the same keys twice
+assert (mixed[0, :SEQ] - mixed[0, SEQ:]).abs().max() < 1e-12  # float64
 print(f"itself: {mixed[0, -1]:.2f}; its place in memory: {mixed[0, 15]:.2f}")
 
 # %% [markdown]
-# The same, to the last digit: a query cannot tell *here* from *sixteen tokens ago*. A position that starts anew with every segment is no position in a text. Transformer-XL
+# The same, because the two keys are the same vector: a query cannot tell *here* from *sixteen tokens ago*. A position that starts anew with every segment is no position in a text. Transformer-XL
 # {cite}`dai2019` drops it, and counts **distance** instead. Write the score of a query at place $i$ and a key at place $j$ for tokens with positions added, multiply out, and replace what belongs to positions:
 #
 # $$S_{ij} \sqrt d = \underbrace{q_i \cdot k_j}_{(a)} + \underbrace{q_i \cdot r_{i-j}}_{(b)} + \underbrace{u \cdot k_j}_{(c)} + \underbrace{w \cdot r_{i-j}}_{(d)}$$
@@ -224,7 +225,7 @@ for i in range(4):
 print(f"last query, trick against loop: {gap:.0e}")
 
 # %% [markdown]
-# And what did the trick save? Count the bytes that each way allocates, for one segment of 128 queries, 256 keys and heads 64 wide.
+# And what is saved by scoring each distance once? Count the most bytes that each way holds at a time, for one segment of 128 queries, 256 keys and heads 64 wide.
 
 # %%
 def looked_up(q, r):
@@ -245,6 +246,9 @@ looked = measure.allocated_bytes(lambda: looked_up(q_wide, r_wide))
 by_shift = measure.allocated_bytes(lambda: relative_shift(q_wide @ r_wide.T))
 print(f"{looked / 2**20:.2f} MiB looked up, {by_shift / 2**20:.2f} shifted")
 assert looked > 20 * by_shift
+
+# %% [markdown]
+# Most of it is the vector of 64 numbers per pair, 8 MiB, and it is saved by whoever scores distances first. Picking *scores* by an index would do as well; the shift also spares the index.
 
 # %% [markdown]
 # ## Read segment by segment
@@ -327,7 +331,7 @@ for step in range(2):
         print(f"step {step}:", str(error).split(" (")[0])
 
 # %% [markdown]
-# The second backward pass runs into the first one, whose intermediate results are gone. Some escape with `retain_graph=True`, and then every step walks back through *all* steps before it, and memory grows until the run dies. The stop is part of the method:
+# The second backward pass runs into the first one, whose intermediate results are gone. `retain_graph=True` is no way out. An optimiser has changed weights in place that the older steps still need, and the next error says so; without updates in between it runs, and every step walks back through *all* steps before it, in memory that grows without end. The stop is part of the method:
 # gradients flow within a segment, the memory is a constant {cite}`dai2019`. It has a price, which you will measure below: no gradient tells a segment what a *later* segment will need of it.
 #
 # ## How far back does it see?
@@ -365,7 +369,7 @@ for depth in (1, 2, 3):
 #
 # ## A reader with a memory of your choice
 #
-# One network for all experiments, so that the memory is the only thing that differs: a single layer of attention and an MLP. `make` makes the memory, a fresh one for each text.
+# One network for all experiments, so that little but the memory differs: a single layer of attention and an MLP. (The search needs a layer of its own, and each reader is trained for as many steps as it needs: compare reach, not speed of learning.) `make` makes the memory, a fresh one for each text.
 
 # %%
 class Recurrent(nn.Module):
@@ -471,10 +475,11 @@ for name, shares in found.items():
 assert found["no memory"][0] > 0.9 > 0.25 > found["no memory"][1:].max()
 assert found["segment, 16 rows"][:2].min() > 0.9
 assert found["segment, 16 rows"][2:].max() < 0.25
-# about 667 answers each: chance is 0.125 with a standard deviation of 0.013
+# about 667 answers each: chance is 0.125 with a standard deviation of
+# 0.016 (a text may ask the same twice, and the two answers agree)
 
 # %% [markdown]
-# Chance beyond the segment without memory; perfect one segment back with it, and chance again from two segments on. The edge of a memory is as sharp as the edge of a window.
+# Chance beyond the segment without memory; nearly every fact one segment back with it, and chance again from two segments on. The edge of a memory is as sharp as the edge of a window.
 #
 # The weights know nothing of the memory's length, though. Read the *same* trained network with a memory of everything:
 
@@ -484,7 +489,7 @@ print(found["full memory"])
 assert found["full memory"].min() > 0.9
 
 # %% [markdown]
-# Trained with 16 rows, it reads 80 without a further step. The paper uses the same freedom: its memory is longer when the model is evaluated than when it was trained {cite}`dai2019`. Do not expect it always: this task asks for content, whatever the distance, and has nothing to lose from distances it never saw.
+# Trained with 16 rows, it reads 80 without a further step. The paper uses the same freedom: its memory is longer when the model is evaluated than when it was trained {cite}`dai2019`. Do not expect it always: this task asks for content, whatever the distance, and teaches the network little about distance that longer ones could upset.
 #
 # ## Can a second layer pass it on?
 #
@@ -737,7 +742,7 @@ assert found["search, 4 found"].min() > 0.9
 #
 # ## Why not drop the oldest key?
 #
-# A model that generates for hours cannot keep all keys. Dropping the oldest keeps the cache at a fixed size, and makes pretrained models collapse; keeping the first four as well, whatever they are, lets them go on {cite}`xiao2023`. Why the first ones?
+# A model that generates for hours cannot keep all keys. Dropping the oldest keeps the cache at a fixed size, and makes the pretrained models of the paper collapse; keeping the first four as well, whatever they are, lets them go on {cite}`xiao2023`. Why the first ones?
 #
 # Look at a real head. In layer 3 of MiniLM, head 5 of our sentence puts most of its weight on [CLS], an {term}`attention sink`. Take one key away at a time, and compare the results of the other queries with what they were. Which key changes most, and by how much?
 
@@ -782,6 +787,7 @@ plt.show()
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # [CLS], and not because of what it says: its value is the shortest by far. It is where the head puts weight it does not want to spend, and softmax makes a row sum to 1. Take the sink away, and its 0.8 must go somewhere: every other weight grows, and with them a result that was next to nothing: it becomes five times as long.
+# In a decoder it is the first tokens that take this part: they are the ones that nearly all later queries can see {cite}`xiao2023`.
 # :::
 #
 # Now slide a window over the sentence (causal, to be like a decoder; this encoder looks both ways, so read the numbers as a picture of the mechanism, not of a model that streams). Give both versions the same number of keys: the last six, or the last five and [CLS].
@@ -800,6 +806,7 @@ for name, mask in masks.items():
     moved = np.linalg.norm(out - causal_whole, axis=-1)[late].mean()
     size = np.linalg.norm(causal_whole, axis=-1)[late].mean()
     print(f"{name:17} moves the result by {moved / size:.2f} of its length")
+    assert moved / size > 3 if name == "last 6" else moved / size < 0.4
 
 # %% [markdown]
 # The same budget, one key exchanged, and the error falls from five times the result to less than a third of it. That is what a sink does: it keeps a trained head in the state it was trained in.
@@ -834,7 +841,7 @@ def sinks():
 
 # %% tags=["nbval-ignore-output"]
 found["4 sinks + 16"] = exam(recurrent, sinks)
-print(found["4 sinks + 16"], " four of twelve places:", 1 / 3 + 2 / 3 / 8)
+print(found["4 sinks + 16"], f" four of twelve: {1 / 3 + 2 / 3 / 8:.3f}")
 assert found["4 sinks + 16"][2:5].max() < 0.25       # lost
 assert abs(found["4 sinks + 16"][5] - (1 / 3 + 2 / 3 / 8)) < 0.15
 
@@ -899,7 +906,7 @@ assert ratio > 4
 # %% [markdown]
 # ## Who may still see the fact?
 #
-# One picture of all five. Push a text in which token $t$ is the $t$-th unit vector, and read off what of each token is left in the memory when the last segment is read.
+# One picture: no memory, three that forget, and one that holds all. Push a text in which token $t$ is the $t$-th unit vector, and read off what of each token is left in the memory when the last segment is read.
 
 # %%
 makers = {"no memory": no_memory, "segment, 16 rows": one_segment,
@@ -918,11 +925,11 @@ for name, make in makers.items():
     left[name] = rows.max(dim=0).values.numpy()
     print(f"{name:20} {len(kept.rows):2} rows")
 
-# %% mystnb={"image": {"alt": "Five strips over 96 tokens. No memory: only the last 16 are dark. Segment: the last 32. Sinks: the first 4 and the last 32. Compressive: the last 32 dark, the 32 before them lighter, nothing before. Full: all dark."}, "figure": {"caption": "What is left of each token when the last of six segments is read: dark as it was, light as a quarter of a mean, white nothing. A searched memory looks like the full one, but a query reads four rows of it.", "name": "fig-held"}}
+# %% mystnb={"image": {"alt": "Five strips over 96 tokens. No memory: only the last 16 are dark. Segment: the last 32. Sinks: the first 4 and the last 32. Compressive: the last 32 dark, the 32 before them lighter, nothing before. Full: all dark."}, "figure": {"caption": "What is left of each token when the last of six segments is read: dark as it was, light as one of four in a mean (a quarter, drawn at half strength to be seen), white nothing. A searched memory looks like the full one, but a query reads four rows of it.", "name": "fig-held"}}
 plots.held(left, SEQ)
 plt.show()
 
-# %% mystnb={"image": {"alt": "A table of six memories by 0 to 5 segments since the fact was told. No memory: 1 at 0, about 0.1 after. Segment: 1 up to 1. Sinks: the same, and about 0.4 at 5. Compressive: close to 1 up to 3, then about 0.1. Search and full memory: about 1 everywhere."}, "figure": {"caption": "Share of right answers; guessing gets 0.125. Each memory recalls to the end of its reach and not one segment further. The 0.4 of the sinks is the third of the facts that happen to stand in the first four tokens.", "name": "fig-recall"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "A table of six memories by 0 to 5 segments since the fact was told. No memory: about 1 at 0, about 0.1 after. Segment: about 1 up to 1. Sinks: the same, and about 0.4 at 5. Compressive: close to 1 up to 3, then about 0.1. Search and full memory: about 1 everywhere."}, "figure": {"caption": "Share of right answers; guessing gets 0.125. Each memory recalls to the end of its reach and not one segment further. The 0.4 of the sinks is the third of the facts that happen to stand in the first four tokens.", "name": "fig-recall"}} tags=["nbval-ignore-output"]
 order = ["no memory", "segment, 16 rows", "4 sinks + 16",
          "compressive, 16 + 8", "search, 4 found", "full memory"]
 assert all(found[name].min() > 0.9 for name in order[-2:])  # forget nothing
@@ -930,7 +937,7 @@ plots.recall({name: found[name] for name in order})
 plt.show()
 
 # %% [markdown]
-# The chapter trains each reader once. Are these lucky seeds? The same cells, with seeds 0, 1 and 2, have been recorded:
+# The chapter trains each reader once. Are these lucky seeds? The same cells, with seeds 0, 1 and 2, have been recorded (all three sit the same exam, so that even their guesses are no independent samples):
 
 # %%
 print("least and largest share of three seeds, by segments since")
@@ -940,7 +947,7 @@ for name, runs in recorded["recall"].items():
     print(f"{name:25}", *spans)
 
 # %% [markdown]
-# Inside its reach every memory recalls more than nine facts in ten, with every seed; outside nobody does better than guessing.
+# Take the five whose reach is a whole number of segments, with one fact per segment: inside it they recall more than nine facts in ten, with every seed, and outside they guess. The other three rows you have met: sinks that happen to hold the fact, two facts in one slot, and a second layer that is passed an answer.
 
 # %%
 reach = {"no memory": 1, "segment, 16 rows": 2, "compressive, 16 + 8": 4,
@@ -995,7 +1002,7 @@ plt.show()
 # | sinks + window | the window, and the first few | sinks + window | lost | nothing: it is there for stability |
 # | full KV cache | everything | $2n$ | found | memory that grows, and is read whole at every step |
 #
-# **In practice.** Language models today mostly keep the full cache and make it smaller: fewer key–value heads (chapter 6), fewer bits, a window in some of the layers. Other lines keep a *state* of fixed size: tokens that are
+# **In practice.** Language models today mostly keep the full cache and make it smaller: fewer key–value heads (chapter 6), keys and values rebuilt from one short vector per token {cite}`deepseek2024`, fewer bits, a window in some of the layers. Other lines keep a *state* of fixed size: tokens that are
 # handed from segment to segment and trained through them {cite}`bulatov2022`, or a matrix of associations, as linear attention has it, beside local attention {cite}`munkhdalai2024`.
 #
 # **Shortcuts taken here.** One token says a whole fact, so a single layer can answer; in a text a fact spreads over many tokens and needs a layer that gathers it. Our task asks for content alone: distances matter to the formula and not to the answer. Each question has one right place; a summary does better where the gist is asked for. And a searched memory in training

@@ -100,7 +100,7 @@ def times(lengths: list[int], seconds: dict[str, np.ndarray]) -> Figure:
 
 def features_needed(
     spectra: dict[str, np.ndarray], features: list[int], random: dict[str, np.ndarray], fixed: dict[str, dict[str, float]],
-    taylor: int,
+    taylor: int, width: int = 32,
 ) -> Figure:
     """Singular values of heads' weights beside the error of feature maps on them.
 
@@ -116,6 +116,8 @@ def features_needed(
         Head -> the same error of "elu + 1" and of "Taylor".
     taylor : int
         Features of the Taylor map.
+    width : int
+        Features of "elu + 1".
 
     Returns
     -------
@@ -127,13 +129,14 @@ def features_needed(
         left.plot(range(1, len(values) + 1), values, color=colour, marker=marker, label=name)
         right.semilogx(features, random[name], color=colour, marker=marker)
         right.plot(taylor, fixed[name]["Taylor"], color=colour, marker="*", markersize=13, linestyle="none")
+        right.plot(width, fixed[name]["elu + 1"], color=colour, marker="X", markersize=10, linestyle="none")
     left.set_xlabel("which singular value")
     left.set_ylabel("singular value of the weights")
     left.legend()
     right.set_ylim(0, 1)
     right.set_xlabel("features")
     right.set_ylabel("weight in the wrong place")
-    right.set_title("random features; ★ Taylor")
+    right.set_title("random; ★ Taylor; × elu + 1")
     return figure
 
 
@@ -193,7 +196,7 @@ def recall(pairs: list[int], panels: dict[str, dict[str, np.ndarray]], chance: f
             at.plot(pairs, np.mean(shares, axis=0), color=colour, marker=marker, label=name, **ring)
             for share in shares:
                 at.plot(pairs, share, color=colour, marker="", linewidth=0.6, alpha=0.6)
-        at.axhline(chance, color=GREY, linestyle="--", linewidth=1)
+        at.axhline(chance, color=GREY, linestyle="--", linewidth=1, marker="", label="chance")
         at.set_xscale("log", base=2)
         at.set_xticks(pairs, labels=pairs)
         at.minorticks_off()
@@ -201,5 +204,5 @@ def recall(pairs: list[int], panels: dict[str, dict[str, np.ndarray]], chance: f
         at.set_title(title)
         at.set_ylim(0, 1.05)
     axes[0, 0].set_ylabel("right answers")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, columnspacing=1.0, handlelength=1.4)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1.0, handlelength=1.4)
     return figure

@@ -46,7 +46,7 @@ def window_in_blocks(
 
 @takes(mask="bool seq_q seq_k", block="positive")
 def touched_blocks(mask: torch.Tensor, block: int) -> torch.Tensor:
-    """Which blocks of a mask hold at least one allowed pair (arXiv 1904.10509, Section 5.6).
+    """Which blocks of a mask hold at least one allowed pair (arXiv 1904.10509, Section 5.5).
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from attnlib.sparse._selection import Chosen, choose_blocks
 SHAPES = dict(q="float ... heads seq_q dim_head", k="float ... kv_heads seq_k dim_head", v="float ... kv_heads seq_k dim_v")
 
 
-def pad(x, sides):
+def _pad(x, sides):
     """x with zeros at its sides; x itself where there is nothing to add, of which torch's pad would make a copy."""
     return torch.nn.functional.pad(x, sides) if any(sides) else x
 
@@ -76,13 +76,13 @@ def top_k_block_attention(
     if causal and start > before:                                            # the first query given stands in for the block's first
         own_q = torch.cat([own_q[..., :1, :].detach().expand(*own_q.shape[:-2], start - before, -1), own_q], -2)
     elif start > before:
-        own_q = pad(own_q, (0, 0, start - before, 0))
-    q_blocks = pad(own_q, (0, 0, 0, behind)).flatten(0, -4)                  # (items, group, rows, dim_head)
+        own_q = _pad(own_q, (0, 0, start - before, 0))
+    q_blocks = _pad(own_q, (0, 0, 0, behind)).flatten(0, -4)                  # (items, group, rows, dim_head)
     k_items, v_items = (x.expand(*lead, *x.shape[-3:]).flatten(0, -3) for x in (k, v))
     real = torch.nn.functional.pad(torch.ones(sighted, dtype=torch.int64), (start - before, behind)).unflatten(0, (-1, query_block)).sum(-1)
     with torch.no_grad():
         chosen = choose_blocks(q_blocks, k_items, top_k, block_size, query_block, causal, before, real)
-    filled = (pad(x, (0, 0, 0, blocks_k * block_size - seq_k)).unflatten(1, (blocks_k, block_size)) for x in (k_items, v_items))
+    filled = (_pad(x, (0, 0, 0, blocks_k * block_size - seq_k)).unflatten(1, (blocks_k, block_size)) for x in (k_items, v_items))
     out = Chosen.apply(q_blocks.unflatten(2, (-1, query_block)), *filled, chosen, seq_k, before, causal)
     out = out.flatten(2, 3)[:, :, start - before :][:, :, :sighted]          # (items, group, sighted, dim_v)
-    return pad(out.reshape(*lead, heads, sighted, v.shape[-1]), (0, 0, seq_q - sighted, 0)).to(given)
+    return _pad(out.reshape(*lead, heads, sighted, v.shape[-1]), (0, 0, seq_q - sighted, 0)).to(given)

@@ -44,6 +44,8 @@ def cases(rng):
     yield case("values far from 0", q, k, v + 50, dims=s)
     q, k, v = tokens()
     yield case("large queries and keys", q * 30, k * 30 + 900, v, dims=s)
+    q, k, v = tokens()
+    yield case("queries of -40 throughout", np.full_like(q, -40.0), k, v, dims=s)
     long = [rng.normal(size=(240, width)) for width in (24, 24, 21)]
     yield case("a long sequence", *long, memory=450_000, dims={"seq": 240, "dim_head": 24, "dim_v": 21})
 
@@ -109,6 +111,15 @@ def elu_without_one(q, k, v):
 @wrong("Your φ is 0 for negative numbers. The φ of the task is eˣ there: small, but never 0.")
 def relu(q, k, v):
     return _recurrence(q, k, v, lambda x: np.maximum(x, 0), lambda x: np.maximum(x, 0))
+
+
+@wrong("A row of yours is 0 / 0. You compute (eˣ - 1) + 1, and for x = -40 adding the 1 leaves exactly 0: eˣ has been rounded away. Keep the two "
+       "branches apart: x + 1 where x > 0, eˣ itself elsewhere.")
+def elu_literally(q, k, v):
+    def phi(x):
+        return np.where(x > 0, x, np.expm1(np.minimum(x, 0))) + 1
+
+    return _recurrence(q, k, v, phi, phi)
 
 
 @wrong("You take φ(x) = eˣ everywhere. Where x is positive it is x + 1 (and eˣ of a large number overflows).")
