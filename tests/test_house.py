@@ -45,6 +45,7 @@ def test_the_sample_is_in_order(book: Chapter, guard):
     (house.docstrings, "attnlib/reference.py", "scores: np.ndarray", "scores", "scores has no annotation"),
     (house.docstrings, "attnlib/reference.py", " -> np.ndarray", "", "no annotation of what it returns"),
     (house.docstrings, "attnlib/reference.py", "import numpy", "def f(): pass\n\n\nimport numpy", "f: has no docstring"),
+    (house.docstrings, "attnlib/reference.py", "import numpy", "@triton.jit\ndef f(x, y): pass\n\n\nimport numpy", "f: has no docstring"),
     (house.links, "README.md", "(attnlib/reference.py)", "(attnlib/gone.py)", "links to attnlib/gone.py"),
     (house.links, "README.md", "(attnlib/reference.py)", "(attnlib/gone.py#part)", "links to attnlib/gone.py"),
     (house.no_machine, "references.bib", "Attention", "/".join(["see ", "home", "me"]), ": names /"),

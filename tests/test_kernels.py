@@ -170,7 +170,7 @@ def test_a_planted_mistake_is_noticed(file, right, wrong, case, tmp_path, monkey
         monkeypatch.setattr(_launch, name, getattr(planted, name, getattr(_launch, name)))
     for name, kernel in list(_launch.KERNELS.items()):
         monkeypatch.setitem(_launch.KERNELS, name, getattr(planted, f"{name}_kernel", kernel))
-    with pytest.raises(AssertionError, match="error|not finite|-inf"), np.errstate(all="ignore"):
+    with pytest.raises(AssertionError, match=r"error|not finite|-inf"), np.errstate(all="ignore"):
         check(CASES[case], torch.float32, (16, 16))
 
 
@@ -303,6 +303,6 @@ def test_shipped_tiles_are_there_for_every_gpu_and_width():
     for kernel in ("forward", "dkdv", "dq"):
         for capability in ((8, 0), (8, 9), (9, 0), (10, 0), (12, 0)):
             assert all(shipped(kernel, capability, bits, width) for bits in (16, 32) for width in (1, 64, 65, 129, 256))
-    with pytest.raises(ValueError, match="capability is 7.5, expected 8.0 or higher"):
+    with pytest.raises(ValueError, match=r"capability is 7\.5, expected 8.0 or higher"):
         shipped("forward", (7, 5), 16, 64)
     assert dispatch.LARGEST == 256
