@@ -141,19 +141,19 @@ PLANTS = [  # what is changed in which file, and the case that must notice
     ("forward", "out * rescale[:, None]", "out", 1),         # the rescale is forgotten
     ("forward", "row_sum * rescale + tl.sum", "row_sum + tl.sum", 1),
     ("forward", "(keys <= first_q", "(keys < first_q", 2),   # causal, off by one
-    ("forward", "+ tl.arange(0, BLOCK_Q)[:, None] + ahead)", "+ tl.arange(0, BLOCK_Q)[:, None])", 2),   # aligned to the start
+    ("forward", "+ tl.arange(0, BLOCK_Q)[:, None] + seq_k - seq_q)", "+ tl.arange(0, BLOCK_Q)[:, None])", 2),   # aligned to the start
     ("forward", "seen = keys < seq_k", "seen = keys < seq_k + 16", 1),       # what lies behind the last key takes part
-    ("forward", "whole = whole // BLOCK_K * BLOCK_K", "whole = tl.cdiv(whole, BLOCK_K) * BLOCK_K", 2),
-    ("forward", "k = head_start(k, batch, head // group, k_strides)", "k = head_start(k, batch, head % (heads // group), k_strides)", 3),
+    ("forward", "return whole // BLOCK_K * BLOCK_K, stop", "return tl.cdiv(whole, BLOCK_K) * BLOCK_K, stop", 2),
+    ("forward", "head_start(k, batch, head // group, k_strides)", "head_start(k, batch, head % (heads // group), k_strides)", 3),
     ("forward", "tl.maximum(row_sum, 1)", "row_sum", 5),     # 0 / 0 for a query that sees no key
     ("backward", " - tl.load(d_lse + at, mask=rows < seq_q, other=0.0)", "", 1),
     ("backward", "d_scores = weights * (d_weights - row_delta[None, :])", "d_scores = weights * d_weights", 1),
     ("backward", "d_scores = weights * (d_weights - row_delta[:, None])", "d_scores = weights * d_weights", 1),
-    ("backward", "acc_k = acc_k * (scale / LOG2E)", "acc_k = acc_k * scale", 1),
+    ("backward", "acc_k * (scale / LOG2E)", "acc_k * scale", 1),
     ("backward", "tl.load(lse2 + rows, mask=rows < seq_q, other=0.0)", "tl.load(lse2 + rows, mask=rows < seq_q, other=0.0) * LOG2E", 1),
     ("backward", "range(group * steps)", "range(steps)", 3),  # only the first head of each group
     ("backward", "// BLOCK_Q * BLOCK_Q    #", "// BLOCK_Q * BLOCK_Q + BLOCK_Q    #", 3),        # the tile on the diagonal is left out
-    ("backward", "seen = seen & (keys <=", "seen = seen & (keys <", 2),
+    ("backward", "acc * (scale / LOG2E)", "acc * scale", 1),
 ]
 
 

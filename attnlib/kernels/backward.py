@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from attnlib.kernels.forward import head_start, load_tile, store_tile
+from attnlib.kernels.forward import head_start, load_tile, reach, seen_in_tile, store_tile, whose_tile
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -14,13 +14,11 @@ def delta_kernel(
     DIM_V: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_Q: tl.constexpr,
 ):
     """delta (batch, heads, seq_q), the sum of d_out · out of each query less its d_lse (arXiv 2307.08691, Algorithm 2, line 4)."""
-    tiles = tl.cdiv(seq_q, BLOCK_Q)
-    item, first_q = tl.program_id(0) // tiles, tl.program_id(0) % tiles * BLOCK_Q
-    batch, head = item // heads, item % heads
+    batch, head, first_q = whose_tile(heads, seq_q, BLOCK_Q, False)
     o = load_tile(head_start(out, batch, head, out_strides), first_q, seq_q, out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
     d_o = load_tile(head_start(d_out, batch, head, d_out_strides), first_q, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
     rows = first_q + tl.arange(0, BLOCK_Q)
-    at = item.to(tl.int64) * seq_q + rows
+    at = (batch * heads + head).to(tl.int64) * seq_q + rows
     sums = tl.sum(o.to(tl.float32) * d_o.to(tl.float32), axis=1) - tl.load(d_lse + at, mask=rows < seq_q, other=0.0)
     tl.store(delta + at, sums, mask=rows < seq_q)
 
@@ -54,9 +52,7 @@ def dkdv_kernel(
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """d_k and d_v of BLOCK_K keys of one key head: a walk over all queries, of all query heads, that see them."""
-    tiles = tl.cdiv(seq_k, BLOCK_K)
-    item, first_k = tl.program_id(0) // tiles, tl.program_id(0) % tiles * BLOCK_K
-    batch, kv_head = item // kv_heads, item % kv_heads
+    batch, kv_head, first_k = whose_tile(kv_heads, seq_k, BLOCK_K, False)
     k_tile = load_tile(head_start(k, batch, kv_head, k_strides), first_k, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
     v_tile = load_tile(head_start(v, batch, kv_head, v_strides), first_k, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
 
@@ -79,8 +75,8 @@ def dkdv_kernel(
             seen = first_k + tl.arange(0, BLOCK_K)[:, None] <= first + tl.arange(0, BLOCK_Q)[None, :] + ahead
         acc_k, acc_v = keys_tile(q_tile, d_o_tile, k_tile, v_tile, acc_k, acc_v, row_lse2, row_delta, seen, scale, CAUSAL, PRECISION)
 
-    acc_k = acc_k * (scale / LOG2E)                          # 1 / √DIM: scale holds log2(e) too
-    store_tile(head_start(d_k, batch, kv_head, d_k_strides), acc_k, first_k, seq_k, d_k_strides, BLOCK_K, DIM, BLOCK_D)
+    d_k_tile = acc_k * (scale / LOG2E)                       # 1 / √DIM: scale holds log2(e) too
+    store_tile(head_start(d_k, batch, kv_head, d_k_strides), d_k_tile, first_k, seq_k, d_k_strides, BLOCK_K, DIM, BLOCK_D)
     store_tile(head_start(d_v, batch, kv_head, d_v_strides), acc_v, first_k, seq_k, d_v_strides, BLOCK_K, DIM_V, BLOCK_V)
 
 
@@ -104,38 +100,24 @@ def dq_kernel(
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """d_q of BLOCK_Q queries of one head: the forward pass's walk over the keys, once more."""
-    tiles = tl.cdiv(seq_q, BLOCK_Q)
-    item, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    if CAUSAL:
-        tile = tiles - 1 - tile                              # the longest work first
-    batch, head = item // heads, item % heads
-    first_q = tile * BLOCK_Q
+    batch, head, first_q = whose_tile(heads, seq_q, BLOCK_Q, CAUSAL)     # causal: the longest work first
     q_tile = load_tile(head_start(q, batch, head, q_strides), first_q, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
     d_o_tile = load_tile(head_start(d_out, batch, head, d_out_strides), first_q, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
-    row = item.to(tl.int64) * seq_q
+    row = (batch * heads + head).to(tl.int64) * seq_q
     row_lse2, row_delta = load_row_numbers(lse2 + row, delta + row, first_q, seq_q, BLOCK_Q)
-    k = head_start(k, batch, head // group, k_strides)
-    v = head_start(v, batch, head // group, v_strides)
-
-    whole, stop = seq_k, seq_k                               # as in the forward kernel
-    ahead = seq_k - seq_q
-    if CAUSAL:
-        whole = tl.minimum(tl.maximum(first_q + 1 + ahead, 0), seq_k)
-        stop = tl.minimum(tl.maximum(first_q + BLOCK_Q + ahead, 0), seq_k)
-    whole = whole // BLOCK_K * BLOCK_K
-
+    k_head = head_start(k, batch, head // group, k_strides)
+    v_head = head_start(v, batch, head // group, v_strides)
     acc = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+
+    whole, stop = reach(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
     for first in range(0, whole, BLOCK_K):
-        k_tile = load_tile(k, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
-        v_tile = load_tile(v, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)
+        k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
+        v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)
         acc = queries_tile(q_tile, d_o_tile, k_tile, v_tile, acc, row_lse2, row_delta, None, scale, False, PRECISION)
     for first in range(whole, stop, BLOCK_K):
-        k_tile = load_tile(k, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
-        v_tile = load_tile(v, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
-        keys = first + tl.arange(0, BLOCK_K)[None, :]
-        seen = keys < seq_k
-        if CAUSAL:
-            seen = seen & (keys <= first_q + tl.arange(0, BLOCK_Q)[:, None] + ahead)
+        k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
+        v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
+        seen = seen_in_tile(first_q, first, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
         acc = queries_tile(q_tile, d_o_tile, k_tile, v_tile, acc, row_lse2, row_delta, seen, scale, True, PRECISION)
-    acc = acc * (scale / LOG2E)
-    store_tile(head_start(d_q, batch, head, d_q_strides), acc, first_q, seq_q, d_q_strides, BLOCK_Q, DIM, BLOCK_D)
+    d_q_head = head_start(d_q, batch, head, d_q_strides)
+    store_tile(d_q_head, acc * (scale / LOG2E), first_q, seq_q, d_q_strides, BLOCK_Q, DIM, BLOCK_D)

@@ -36,6 +36,36 @@ def head_start(matrix, batch, head, strides):
 
 
 @triton.jit
+def whose_tile(heads, seq, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
+    """(batch, head, first row) of this program's tile: the programs of one head are neighbours, and share what they read."""
+    tiles = tl.cdiv(seq, BLOCK)
+    item, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    if LAST_FIRST:
+        tile = tiles - 1 - tile
+    return item // heads, item % heads, tile * BLOCK
+
+
+@triton.jit
+def reach(first_q, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+    """(whole, stop): a tile of queries sees all tiles of keys before `whole`, nothing from key `stop` on, and part of what is between."""
+    whole, stop = seq_k, seq_k
+    if CAUSAL:                                               # query i sees the keys up to i + seq_k - seq_q
+        whole = tl.minimum(tl.maximum(first_q + 1 + seq_k - seq_q, 0), seq_k)
+        stop = tl.minimum(tl.maximum(first_q + BLOCK_Q + seq_k - seq_q, 0), seq_k)
+    return whole // BLOCK_K * BLOCK_K, stop
+
+
+@triton.jit
+def seen_in_tile(first_q, first_k, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Which pairs of a tile there are, and may meet: bool (BLOCK_Q or 1, BLOCK_K)."""
+    keys = first_k + tl.arange(0, BLOCK_K)[None, :]
+    seen = keys < seq_k
+    if CAUSAL:
+        seen = seen & (keys <= first_q + tl.arange(0, BLOCK_Q)[:, None] + seq_k - seq_q)
+    return seen
+
+
+@triton.jit
 def attend_tile(q, k, v, out, row_max, row_sum, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """Add the keys of one tile to the running result of some queries (arXiv 2205.14135, Algorithm 1, lines 9 to 13).
 
@@ -63,43 +93,28 @@ def forward_kernel(
 
     Launched with one program for each tile of queries of each head.
     """
-    tiles = tl.cdiv(seq_q, BLOCK_Q)
-    item, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    if CAUSAL:
-        tile = tiles - 1 - tile                              # the last queries see most keys: begin with the longest work
-    batch, head = item // heads, item % heads
-    first_q = tile * BLOCK_Q
+    batch, head, first_q = whose_tile(heads, seq_q, BLOCK_Q, CAUSAL)     # causal: the last see most keys, so begin with them
     q_tile = load_tile(head_start(q, batch, head, q_strides), first_q, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
-    k = head_start(k, batch, head // group, k_strides)       # `group` query heads share the keys of one
-    v = head_start(v, batch, head // group, v_strides)
-
-    # Of the keys, all of these queries see those before `whole`, and none sees those from `stop` on.
-    whole, stop = seq_k, seq_k
-    ahead = seq_k - seq_q                                    # causal: query i sees the keys up to i + ahead
-    if CAUSAL:
-        whole = tl.minimum(tl.maximum(first_q + 1 + ahead, 0), seq_k)
-        stop = tl.minimum(tl.maximum(first_q + BLOCK_Q + ahead, 0), seq_k)
-    whole = whole // BLOCK_K * BLOCK_K
-
+    k_head = head_start(k, batch, head // group, k_strides)  # `group` query heads share the keys of one
+    v_head = head_start(v, batch, head // group, v_strides)
     row_max = tl.full([BLOCK_Q], -3e38, tl.float32)          # not -inf: a query that sees no key must not become NaN
     row_sum = tl.zeros([BLOCK_Q], tl.float32)
     acc = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
+
+    whole, stop = reach(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
     for first in range(0, whole, BLOCK_K):                   # no masks in here
-        k_tile = load_tile(k, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
-        v_tile = load_tile(v, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)
+        k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
+        v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, None, scale, False, PRECISION)
     for first in range(whole, stop, BLOCK_K):                # on the diagonal, and at the end of the keys
-        k_tile = load_tile(k, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
-        v_tile = load_tile(v, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
-        keys = first + tl.arange(0, BLOCK_K)[None, :]
-        seen = keys < seq_k
-        if CAUSAL:
-            seen = seen & (keys <= first_q + tl.arange(0, BLOCK_Q)[:, None] + ahead)
+        k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
+        v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
+        seen = seen_in_tile(first_q, first, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, seen, scale, True, PRECISION)
 
     divisor = tl.maximum(row_sum, 1)                         # the sum is at least 1, unless a query sees no key
-    acc = acc / divisor[:, None]
-    store_tile(head_start(out, batch, head, out_strides), acc, first_q, seq_q, out_strides, BLOCK_Q, DIM_V, BLOCK_V)
+    out_head = head_start(out, batch, head, out_strides)
+    store_tile(out_head, acc / divisor[:, None], first_q, seq_q, out_strides, BLOCK_Q, DIM_V, BLOCK_V)
     rows = first_q + tl.arange(0, BLOCK_Q)
     row_lse2 = tl.where(row_sum > 0, row_max + tl.log2(divisor), -float("inf"))
-    tl.store(lse2 + item.to(tl.int64) * seq_q + rows, row_lse2, mask=rows < seq_q)
+    tl.store(lse2 + (batch * heads + head).to(tl.int64) * seq_q + rows, row_lse2, mask=rows < seq_q)
