@@ -1,4 +1,4 @@
-"""Exercise: softmax of the rows of a matrix as a Triton kernel, for problem sets on kernels.
+"""Exercise: softmax of the rows of a matrix as a Triton kernel, the first kernel that a reader writes.
 
 The file can be read without torch and Triton: `triton` and `tl` stand for nothing until `drive` brings in the real ones.
 """
@@ -12,7 +12,7 @@ from coursework import case, observe, wrong
 from coursework.running import Noticed
 
 TITLE = "Softmax as a kernel"
-CHAPTER = ""
+CHAPTER = "21_triton"
 POINTS = 6
 NEEDS = ("torch", "triton")
 SECONDS = 60.0
