@@ -130,16 +130,43 @@ assert wrong.all() and out_memory[15 * 15] != 7
 from coursework import check, require
 
 # %% [markdown] tags=["ex:row_softmax_kernel", "ex-prompt"]
-# x
+# ```{exercise} Softmax as a kernel
+# :label: ex-row-softmax-kernel
+# Write the Triton kernel `row_softmax_kernel(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK)`: softmax of every row of a float32
+# matrix. It is launched with one program per row. Row r has `n_cols` numbers, which begin at `x_ptr` + r · `x_stride` (a stride counts
+# numbers, not bytes); its result goes to `n_cols` places from `out_ptr` + r · `out_stride`. Both strides may be larger than `n_cols` and
+# may differ: what stands between the rows is unknown (NaN included) and must not be read into a result, nor be written over. `BLOCK` is
+# a power of two, at least `n_cols`, and is known when the kernel is compiled. Scores of 10,000 must not overflow, and single scores may be
+# $-\infty$. Without a GPU the kernel runs in Triton's interpreter.
+# ```
 
 # %% tags=["ex:row_softmax_kernel", "ex-stub"]
-x
+@triton.jit
+def row_softmax_kernel(
+    x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.constexpr
+):
+    raise NotImplementedError("replace this line")
 
 # %% tags=["ex:row_softmax_kernel", "ex-check"]
-x
+check(row_softmax_kernel)
 
 # %% tags=["ex:row_softmax_kernel", "ex-solution", "hide-cell"]
-x
+@triton.jit
+def row_softmax_kernel(
+    x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < n_cols
+    scores = tl.load(
+        x_ptr + row * x_stride + columns, mask=inside, other=-float("inf")
+    )
+    powers = tl.exp(scores - tl.max(scores, axis=0))
+    weights = powers / tl.sum(powers, axis=0)
+    tl.store(out_ptr + row * out_stride + columns, weights, mask=inside)
+
+
+require(row_softmax_kernel)
 
 # %% [markdown]
 # The library's version differs in three points. It takes any of the three formats and computes in float32; its row number has 64 bits, since row times stride may pass $2^{31}$; and a row of $-\infty$ alone gives zeros (this book's contract, chapter 4), by two maxima and no `if`.
@@ -563,28 +590,108 @@ except TypeError as error:
 # ## Exercises
 
 # %% [markdown] tags=["ex:column_mean_kernel", "ex-prompt"]
-# x
+# ```{exercise} Odd lengths
+# :label: ex-column-mean-kernel
+# This kernel writes the mean of each column of a float32 matrix, `n_rows` by `n_cols`, whose rows follow each other in memory. It is
+# launched with as many programs as blocks of `BLOCK_C` columns are needed, and walks down the rows in blocks of `BLOCK_R`:
+#
+#     columns = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+#     total = tl.zeros([BLOCK_C], tl.float32)
+#     for first in range(0, n_rows, BLOCK_R):
+#         rows = first + tl.arange(0, BLOCK_R)
+#         x = tl.load(x_ptr + rows[:, None] * n_cols + columns[None, :])
+#         total += tl.sum(x, axis=0)
+#     tl.store(out_ptr + columns, total / n_rows)
+#
+# It is right where `BLOCK_R` divides `n_rows` and `BLOCK_C` divides `n_cols`. Write `column_mean_kernel(x_ptr, out_ptr, n_rows, n_cols,
+# BLOCK_R, BLOCK_C)`, which is right for all sizes. What stands before and after the matrix is unknown, NaN included, and nothing may be
+# written beyond the `n_cols` places of `out`.
+# ```
 
 # %% tags=["ex:column_mean_kernel", "ex-stub"]
-x
+@triton.jit
+def column_mean_kernel(
+    x_ptr, out_ptr, n_rows, n_cols, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    raise NotImplementedError("replace this line")
 
 # %% tags=["ex:column_mean_kernel", "ex-check"]
-x
+check(column_mean_kernel)
 
 # %% tags=["ex:column_mean_kernel", "ex-solution", "hide-cell"]
-x
+@triton.jit
+def column_mean_kernel(
+    x_ptr, out_ptr, n_rows, n_cols, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    columns = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    total = tl.zeros([BLOCK_C], tl.float32)
+    for first in range(0, n_rows, BLOCK_R):
+        rows = first + tl.arange(0, BLOCK_R)
+        inside = (rows < n_rows)[:, None] & (columns < n_cols)[None, :]
+        at = x_ptr + rows[:, None] * n_cols + columns[None, :]
+        total += tl.sum(tl.load(at, mask=inside, other=0.0), axis=0)
+    tl.store(out_ptr + columns, total / n_rows, mask=columns < n_cols)
+
+
+require(column_mean_kernel)
 
 # %% [markdown] tags=["ex:weighted_mean_kernel", "ex-prompt"]
-# x
+# ```{exercise} The missing line
+# :label: ex-weighted-mean-kernel
+# Program r of this kernel computes $\sum_j \mathrm{softmax}(s_r)_j\, v_j$ for row r of float32 scores (`n_cols` to a row, rows follow each
+# other) and one vector of values, in blocks of `BLOCK`:
+#
+#     row = tl.program_id(0)
+#     row_max, row_sum, total = -float("inf"), 0.0, 0.0
+#     for first in range(0, n_cols, BLOCK):
+#         columns = first + tl.arange(0, BLOCK)
+#         inside = columns < n_cols
+#         scores = tl.load(scores_ptr + row * n_cols + columns, mask=inside, other=-float("inf"))
+#         v = tl.load(v_ptr + columns, mask=inside, other=0.0)
+#         new_max = tl.maximum(row_max, tl.max(scores, axis=0))
+#         powers = tl.exp(scores - new_max)
+#         row_sum = row_sum + tl.sum(powers, axis=0)
+#         total = total + tl.sum(powers * v, axis=0)
+#         row_max = new_max
+#     tl.store(out_ptr + row, total / row_sum)
+#
+# It passes a test in which the first block holds the largest score of every row, and fails others. Write
+# `weighted_mean_kernel(scores_ptr, v_ptr, out_ptr, n_cols, BLOCK)`, mended. All scores are finite; scores of 10,000 must not overflow.
+# ```
 
 # %% tags=["ex:weighted_mean_kernel", "ex-stub"]
-x
+@triton.jit
+def weighted_mean_kernel(
+    scores_ptr, v_ptr, out_ptr, n_cols, BLOCK: tl.constexpr
+):
+    raise NotImplementedError("replace this line")
 
 # %% tags=["ex:weighted_mean_kernel", "ex-check"]
-x
+check(weighted_mean_kernel)
 
 # %% tags=["ex:weighted_mean_kernel", "ex-solution", "hide-cell"]
-x
+@triton.jit
+def weighted_mean_kernel(
+    scores_ptr, v_ptr, out_ptr, n_cols, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0)
+    row_max, row_sum, total = -float("inf"), 0.0, 0.0
+    for first in range(0, n_cols, BLOCK):
+        columns = first + tl.arange(0, BLOCK)
+        inside = columns < n_cols
+        at = scores_ptr + row * n_cols + columns
+        scores = tl.load(at, mask=inside, other=-float("inf"))
+        v = tl.load(v_ptr + columns, mask=inside, other=0.0)
+        new_max = tl.maximum(row_max, tl.max(scores, axis=0))
+        rescale = tl.exp(row_max - new_max)  # 0 in the first block
+        powers = tl.exp(scores - new_max)
+        row_sum = row_sum * rescale + tl.sum(powers, axis=0)
+        total = total * rescale + tl.sum(powers * v, axis=0)
+        row_max = new_max
+    tl.store(out_ptr + row, total / row_sum)
+
+
+require(weighted_mean_kernel)
 
 # %% [markdown] tags=["ex:larger-tile", "ex-prompt", "ex-open"]
 # ```{exercise} A larger tile
