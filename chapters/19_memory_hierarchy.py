@@ -1,0 +1,421 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What does attention wait for?
+#
+# A processor does two things: it computes, and it waits for numbers. Chapter 14 counted the arithmetic of attention; here you count what has to be carried, and find out for every step which of the two decides its time. The answer is the reason for everything in this part of the book.
+#
+# :::{admonition} Before you start
+# :class: note
+# **You need** chapter 14 (FLOPs, traffic, arithmetic intensity) and chapter 5. **You will build** a roofline of your own processor, put each step of attention on it, and predict, for GPUs that need not be here, what fusing the steps can save and what it cannot. **Time** about 50 minutes; the cells run in
+# half a minute. {numref}`fig-roofline` is the chapter in one image.
+# :::
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attnlib import costs, measure
+from attnlib.plots import roofline as plots
+
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+
+
+def draw(*shape):
+    return torch.randn(shape, generator=generator)
+
+# %% [markdown]
+# ## Two limits
+#
+# Take two matrices of 1024 by 1024. Add them, or multiply them: both read two matrices and write one. How much longer does the product take, if it has two thousand times the arithmetic?
+
+# %%
+a, b, c = (draw(1024, 1024) for _ in range(3))
+arithmetic = {"sum": 1024**2, "product": 2 * 1024**3}
+print(f"the product has {arithmetic['product'] / arithmetic['sum']:.0f} times the arithmetic of the sum")
+
+# %% tags=["nbval-ignore-output"]
+times = measure.medians(measure.cpu_times({"sum": lambda: torch.add(a, b, out=c), "product": lambda: torch.mm(a, b, out=c)}, repeats=9))
+longer = times["product"] / times["sum"]
+print(f"and takes {longer:.0f} times as long")
+assert longer < 1024  # less than half of what its arithmetic says
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Far less than two thousand times as long. The sum uses a small part of the arithmetic that the processor could do: it waits for its 12 MiB to come and go. The product reads each number once from far away and uses it a thousand times.
+# :::
+#
+# So there are two speeds: arithmetic per second, and bytes per second. Measure both, with the best customer of each: a large product, and a copy of an array that fits into no cache.
+
+# %% tags=["nbval-ignore-output"]
+far = torch.zeros(2**26)                                     # 256 MiB
+near = torch.empty_like(far)
+calls = {"copy": lambda: near.copy_(far), "sum": lambda: torch.add(near, far, out=near)}
+rates = measure.cpu_times(calls, repeats=5, matmul=1024)
+peak = measure.matmul_rate(rates)                            # FLOP/s
+bandwidth = 2 * far.nbytes / measure.medians(rates)["copy"]  # bytes/s, read and written
+print(f"{peak / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s: {peak / bandwidth:.1f} FLOPs in the time of a byte")
+assert 1 < peak / bandwidth < 100
+
+# %% [markdown]
+# Their quotient is the *balance* of the machine. Work that does fewer FLOPs for each byte than that is **bound by memory**: it could compute faster, if only the numbers came. Work that does more is **bound by arithmetic**. FLOPs per byte are the {term}`arithmetic intensity` of the work, and the rate that it
+# can reach at most is
+
+# %%
+def roofline(intensity, peak, bandwidth):
+    return np.minimum(peak, intensity * bandwidth)           # FLOP/s
+
+# %% [markdown]
+# which, drawn over the intensity, looks like a roof {cite}`williams2009`. The name of the point where it bends is the *ridge*.
+#
+# ## Where are the steps of attention?
+#
+# Naive attention has three: scores, softmax, values. Chapter 14 counted what each reads and writes. For long texts, which of them is bound by memory on this processor?
+
+# %%
+heads, n, d = 4, 2048, 64
+steps = costs.attention_steps(heads, n, n, d)
+for name, cost in steps.items():
+    print(f"{name:8} {cost.flops / 1e9:5.2f} GFLOP, {4 * cost.moved / 1e6:6.1f} MB moved, {cost.intensity():5.1f} FLOP/byte")
+
+# %% [markdown]
+# For $n \gg d$ the product $QK^\top$ does $2n^2 d$ FLOPs and writes $n^2$ numbers: $d/2$ FLOPs for each byte of float32, however long the text. No length makes it more worth while; only a wider head does.
+#
+# Do the programs move what we counted? PyTorch can call a function of ours for every operation. Let it add up the bytes of all arrays that come in and go out.
+
+# %%
+class Traffic(TorchDispatchMode):
+    moved = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        arrays = [x for x in (*args, out) if isinstance(x, torch.Tensor)]
+        if not function.is_view:                             # a view moves nothing
+            self.moved += sum(x.nbytes for x in arrays)
+        return out
+
+
+def bytes_moved(call):
+    with Traffic() as traffic:
+        call()
+    return traffic.moved
+
+# %%
+q, k, v = (draw(heads, n, d) for _ in range(3))
+scaled, scores, weights = q / d**0.5, draw(heads, n, n), torch.softmax(draw(heads, n, n), -1)
+out = torch.empty_like(v)                                    # fresh memory would cost more than its traffic
+programs = {"scores": lambda: torch.bmm(scaled, k.mT, out=scores), "softmax": lambda: torch.softmax(scores, -1, out=weights),
+            "values": lambda: torch.bmm(weights, v, out=out)}
+for name, program in programs.items():
+    assert bytes_moved(program) == 4 * steps[name].moved
+print("each step moves what was counted, to the byte")
+
+# %% [markdown]
+# Now predict: which of the three is bound by memory here, and does any come close to its roof?
+
+# %% tags=["nbval-ignore-output"]
+measured = measure.medians(measure.cpu_times(programs, repeats=7))
+bounds = {name: max(cost.flops / peak, 4 * cost.moved / bandwidth) for name, cost in steps.items()}
+for name in steps:
+    by = "arithmetic" if steps[name].flops / peak > 4 * steps[name].moved / bandwidth else "memory"
+    print(f"{name:8} at least {1000 * bounds[name]:5.1f} ms by {by:10}, measured {1000 * measured[name]:5.1f} ms")
+assert all(measured[name] > 0.4 * bounds[name] for name in steps)  # no step is much faster than its roof
+
+# %% mystnb={"image": {"alt": "A roofline on logarithmic axes: a slope that bends into a level line. Sums of two arrays lie far down, a large one on the slope and a small one above it; the two products of attention and a large product lie under the level part, close to it."}, "figure": {"caption": "The roof of this processor, from its two measured speeds, and steps of attention under it. The small sum stands above: its arrays fit into a cache, and main memory is not what it waits for.", "name": "fig-roofline"}} tags=["nbval-ignore-output"]
+points = {name: (steps[name].intensity(), steps[name].flops / measured[name]) for name in ("scores", "values")}
+points["product of 1024"] = (2 * 1024**3 / (12 * 1024**2), arithmetic["product"] / times["product"])
+points["sum, 256 MiB each"] = (1 / 12, far.numel() / measure.medians(rates)["sum"])
+points["sum, 4 MiB each"] = (1 / 12, arithmetic["sum"] / times["sum"])
+plots.roof(peak, bandwidth, points)
+plt.show()
+assert peak / bandwidth < points["product of 1024"][0]  # the large product stands beyond the ridge
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# By the roofline softmax waits for memory, having no products at all, and the two products, with 30 FLOPs for a byte, are bound by arithmetic on a core like this. The products come near their roof. Softmax does not: it is bound by a third thing that this drawing leaves out, its exponentials, to which we come back. On a GPU the
+# products fall on the other side.
+# :::
+#
+# ## A machine that computes faster than it reads
+#
+# Published figures of three GPUs, for dense products in bfloat16, and for their main memory {cite}`nvidia2020,nvidia2022`:
+
+# %%
+GPUS = {  # FLOP/s, bytes/s
+    "A100 80 GB": (312e12, 2.04e12),
+    "H100 SXM": (989e12, 3.35e12),
+    "H200": (989e12, 4.8e12),
+}
+for name, (flops, rate) in GPUS.items():
+    print(f"{name:11} balance {flops / rate:4.0f} FLOP/byte")
+
+# %% [markdown]
+# Attention with heads of 64 in bfloat16 does $d = 64$ FLOPs per byte in its products; with heads of 128, 128. What share of its arithmetic can an H100 use?
+
+# %%
+flops, rate = GPUS["H100 SXM"]
+for width in (64, 128):
+    cost = costs.attention_steps(1, 16384, 16384, width)["scores"]
+    share = roofline(cost.intensity(2), flops, rate) / flops
+    print(f"heads of {width:3}: {cost.intensity(2):5.1f} FLOP/byte, at most {share:.0%} of the arithmetic")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# A fifth, or two fifths; and softmax, between the two products, uses none at all. **All three steps of naive attention are bound by memory**, at any length. Making the arithmetic faster would change nothing.
+# :::
+#
+# The whole bill: what naive attention takes at least, and what it would take if only its inputs and its result were moved.
+
+# %%
+def least_seconds(cost, flops, rate):
+    return max(cost.flops / flops, 2 * cost.moved / rate)    # bfloat16: two bytes a number
+
+
+lengths = [2**i for i in range(9, 16)]
+naive, fused = {}, {}
+for seq in lengths:
+    naive[seq] = sum(least_seconds(cost, flops, rate) for cost in costs.attention_steps(16, seq, seq, 128).values())
+    fused[seq] = least_seconds(costs.attention_cost(16, seq, seq, 128, fused=True), flops, rate)
+for seq in lengths[::2]:
+    print(f"{seq:6} tokens: at least {1e3 * naive[seq]:7.3f} ms in three steps, {1e3 * fused[seq]:7.3f} ms fused: {naive[seq] / fused[seq]:.1f} times")
+
+# %% mystnb={"image": {"alt": "Least time over length on logarithmic axes for an H100: three steps above, fused below; the lines run in parallel beyond about a thousand tokens."}, "figure": {"caption": "What an H100 needs at least, 16 heads of 128 in bfloat16, predicted from its published speeds. Not measured yet: no GPU was at hand.", "name": "fig-fused-bound"}}
+plots.bounds(lengths, {"three steps": [1e3 * naive[seq] for seq in lengths], "fused": [1e3 * fused[seq] for seq in lengths]})
+plt.show()
+
+# %% [markdown]
+# Fused attention reads $3nd$ numbers and writes $nd$: its intensity *grows* with the length, $4n^2d$ FLOPs over $8nd$ bytes, and from about 600 tokens on an H100 is bound by arithmetic.
+
+# %%
+ridge = flops / rate
+for seq in (256, 512, 1024):
+    cost = costs.attention_cost(16, seq, seq, 128, fused=True)
+    print(f"{seq:5} tokens: {cost.intensity(2):4.0f} FLOP/byte, {'above' if cost.intensity(2) > ridge else 'below'} the ridge at {ridge:.0f}")
+
+# %% [markdown]
+# These are predictions from published figures. The GPU measurements of this book are **not taken yet**; when they are, they will stand in `chapters/data/gpu-roofline.json` beside these lines. Here is the same comparison on this processor, where it can be measured:
+
+# %% tags=["nbval-ignore-output"]
+def in_steps():
+    return torch.bmm(torch.softmax(torch.bmm(scaled, k.mT), -1), v)
+
+
+both = measure.medians(measure.cpu_times({"steps": in_steps, "fused": lambda: F.scaled_dot_product_attention(q[None], k[None], v[None])}, repeats=7))
+print(f"three steps take {both['steps'] / both['fused']:.1f} times as long as fused")
+assert both["steps"] > 1.2 * both["fused"]
+
+# %% [markdown]
+# ## Where do the numbers live?
+#
+# "Memory" is a staircase. The nearer the step, the smaller and the faster. Sizes of an H100 {cite}`nvidia2022`:
+
+# %%
+LEVELS = {  # MB on the whole chip
+    "registers": 132 * 256 / 1024,                           # 132 multiprocessors of 256 KiB
+    "shared memory and L1": 132 * 256 / 1024,
+    "L2 cache": 50,
+    "main memory": 80_000,
+}
+print({name: f"{size:,.0f} MB" for name, size in LEVELS.items()})
+
+# %% mystnb={"image": {"alt": "Four squares whose areas are the sizes of the memories of an H100: main memory is a large square, and the other three are specks beside it."}, "figure": {"caption": "The memories of an H100 to scale. The scores of one head at 16,384 tokens, in bfloat16, are drawn beside them.", "name": "fig-hierarchy"}}
+plots.hierarchy({**LEVELS, "scores, 16k tokens": 2 * 16384**2 / 1e6})
+plt.show()
+
+# %% [markdown]
+# What fits into the 228 KiB of shared memory that one multiprocessor has? A tile of queries, a tile of keys, a tile of values, and the tile of scores between them must be there at the same time. How large can square tiles be, with heads of 128 in bfloat16 and scores in float32?
+
+# %%
+for tile in (64, 128, 256):
+    kib = (3 * tile * 128 * 2 + tile * tile * 4) / 1024
+    print(f"tiles of {tile:3}: {kib:5.0f} KiB")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Between 128 and 256. That is why the tiles of real kernels are 64 to 128 (and why scores are kept in registers). It is not a law of attention: it is 228 KiB.
+# :::
+#
+# ## Compute it again, or read it back?
+#
+# The backward pass needs the weights. To keep them is to write and read two bytes for each pair; to compute them again is $2d$ FLOPs for each pair. Which is faster, on an H100 and here?
+
+# %%
+def picoseconds(flops_per_s, bytes_per_s, width, bytes_per_number):
+    return 1e12 * 2 * width / flops_per_s, 1e12 * 2 * bytes_per_number / bytes_per_s
+
+
+again, back = picoseconds(*GPUS["H100 SXM"], 64, 2)
+print(f"H100, heads of 64: {again:.2f} ps to compute a score again, {back:.2f} ps to write it and read it back")
+assert again < back / 4
+
+# %% tags=["nbval-ignore-output"]
+again_here, back_here = picoseconds(peak, bandwidth, 64, 4)
+print(f"one core here: {again_here:.0f} ps to compute it again, {back_here:.0f} ps to write it and read it back")
+assert abs(again_here / back_here / (16 * bandwidth / peak) - 1) < 1e-9  # 2d FLOPs against 8 bytes: 16 over the balance, for d = 64
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# On the GPU computing is many times cheaper: recomputation, which sounds like waste, *is* the saving {cite}`dao2022`. On the core that made this page it is the other way round. Whether recomputing pays is a property of the machine: for heads of 64 the quotient of the two is 16 over the balance in float32, 32 over it in bfloat16.
+# :::
+#
+# ## What fusing does not remove
+#
+# The exponentials. A multiprocessor of an H100 computes 16 of them per clock and 4096 FLOPs of dense bfloat16 products; the whole chip 3.9 · 10¹² exponentials a second {cite}`shah2024`. Each pair needs one, beside its $4d$ FLOPs. For which width of head do they take as long as the products?
+
+# %%
+exponentials = 3.9e12
+for width in (32, 64, 128, 256):
+    products, powers = 1e12 * 4 * width / flops, 1e12 / exponentials
+    print(f"heads of {width:3}: products {products:.2f} ps a pair, exponential {powers:.2f} ps")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# About 64. Softmax, the step without a single product, takes as much time as both products together at that width, and half as much at 128. So the fastest kernels compute the exponentials of one tile *while* the matrix units multiply another {cite}`shah2024`.
+# :::
+#
+# ### A roof that was not the roof
+#
+# One mistake is made by everybody: to take the bytes of the *inputs and results* for the bytes that a program moves. By that count, three steps and one kernel would be the same.
+
+# %%
+ideal = costs.attention_cost(heads, n, n, d, fused=True)
+moved_by_steps = bytes_moved(in_steps)
+print(f"inputs and result {4 * ideal.moved / 1e6:.1f} MB, moved in three steps {moved_by_steps / 1e6:.0f} MB")
+assert moved_by_steps > 30 * 4 * ideal.moved
+
+# %% [markdown]
+# A profiler that divides FLOPs by the size of the inputs would call naive attention bound by arithmetic. It is the program that has an intensity, not the formula.
+#
+# ## One query at a time
+#
+# When a model generates, there is one query, and every key and value is read for it. What is the intensity of that?
+
+# %%
+for kv_heads in (32, 8, 1):
+    cost = costs.decode_cost(32, 32768, 128, kv_heads=kv_heads)
+    seconds = least_seconds(cost, flops, rate)
+    print(f"{kv_heads:2} key heads for 32: {cost.intensity(2):4.1f} FLOP/byte, at least {1e6 * seconds:5.0f} µs for 32,768 tokens on an H100")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# One FLOP per byte if every head has its own keys: two for each number of the cache, which is two bytes. Three hundred times below the ridge. Sharing keys between heads (chapter 6) raises it in proportion, and a smaller cache is the only thing that makes decoding faster; fusing has nothing left to fuse.
+# :::
+#
+# ## What to remember
+#
+# | claim | what decides | what showed it |
+# |---|---|---|
+# | time is at least FLOPs / peak and bytes / bandwidth | the larger of the two | the sum and the product |
+# | $QK^\top$ has $d/2$ FLOPs per byte in float32, $d$ in bfloat16 | the width of a head, not the length | counted, checked to the byte |
+# | naive attention is bound by memory on GPUs | their balance is 150 to 300 | published speeds |
+# | fused attention is bound by arithmetic, beyond some hundred tokens | its intensity grows with $n$ | {numref}`fig-fused-bound` |
+# | recomputing beats reading | on GPUs, several times; not on a core with a low balance | picoseconds |
+# | exponentials are free | at heads of 64 they cost as much as the products | 3.9 · 10¹² a second |
+# | decoding waits for the cache | one FLOP per byte | one query |
+#
+# **In practice.** Kernel authors start from this drawing: it says how far a kernel is from the best that *any* kernel could do, and of which kind the distance is. Vendors' profilers draw it from counters in the hardware, which see the caches too.
+#
+# **Shortcut taken here.** One level of memory and one kind of arithmetic. Caches soften the roof (scores of a short text never leave the L2 cache), peak rates are not sustained (clocks fall under load), and reading and computing overlap only if the program arranges it, which is what the following chapters are about.
+
+# %% [markdown]
+# ## Exercises
+
+# %%
+from coursework import check, require
+
+# %% [markdown] tags=["ex:least_time", "ex-prompt"]
+# ```{exercise} How fast could it be?
+# :label: ex-least-time
+# A program computes `flops` floating-point operations and moves `nbytes` bytes to and from memory. The processor computes at most `peak` operations a
+# second and moves at most `bandwidth` bytes a second, and it can do both at the same time. Write `least_time(flops, nbytes, peak, bandwidth)`, which returns
+# the least number of seconds that the program can take {cite}`williams2009`. All four may be numbers or arrays of one shape; `flops` or `nbytes` may be 0.
+# ```
+
+# %% tags=["ex:least_time", "ex-stub"]
+def least_time(flops, nbytes, peak, bandwidth):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:least_time", "ex-check"]
+check(least_time)
+
+# %% tags=["ex:least_time", "ex-solution", "hide-cell"]
+def least_time(flops, nbytes, peak, bandwidth):
+    return np.maximum(flops / peak, nbytes / bandwidth)
+
+
+require(least_time)
+
+# %% [markdown] tags=["ex:naive_intensity", "ex-prompt"]
+# ```{exercise} FLOPs per byte
+# :label: ex-naive-intensity
+# Write `naive_intensity(seq_q, seq_k, dim, nbytes, fused)`: the {term}`arithmetic intensity` of attention, in FLOPs per byte moved, for one head of width
+# `dim` (queries, keys and values alike) with numbers of `nbytes` bytes. A multiplication and an addition are two FLOPs; count the two matrix products only. If `fused` is False, there are three
+# steps, $QK^\mathsf T$, softmax and $AV$, and each reads its inputs from memory and writes its result there {cite}`dao2022`. If it is True, the queries, keys and values
+# are read once and the result is written once, and nothing else is moved.
+# ```
+
+# %% tags=["ex:naive_intensity", "ex-stub"]
+def naive_intensity(seq_q, seq_k, dim, nbytes, fused):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:naive_intensity", "ex-check"]
+check(naive_intensity)
+
+# %% tags=["ex:naive_intensity", "ex-solution", "hide-cell"]
+def naive_intensity(seq_q, seq_k, dim, nbytes, fused):
+    flops = 2 * seq_q * seq_k * (dim + dim)
+    moved = 2 * seq_q * dim + 2 * seq_k * dim  # queries and result, keys and values
+    if not fused:
+        moved += 4 * seq_q * seq_k  # scores written, read; weights written, read
+    return flops / (moved * nbytes)
+
+
+require(naive_intensity)
+
+# %% [markdown] tags=["ex:largest_tile", "ex-prompt"]
+# ```{exercise} How large may a tile be?
+# :label: ex-largest-tile
+# A program of a GPU has `memory` bytes of fast memory. For attention in square tiles it must hold at the same time a tile of queries, one of keys and one of values, each
+# `tile` rows of `dim` numbers of `nbytes` bytes, and the tile of scores between them, `tile` by `tile` numbers of 4 bytes. Write `largest_tile(memory, dim, nbytes)`, which
+# returns the largest `tile` that fits and is a power of two, as kernels want it, at least 16; and 0 if not even 16 fits. Exactly full is allowed. (Python ints.)
+# ```
+
+# %% tags=["ex:largest_tile", "ex-stub"]
+def largest_tile(memory, dim, nbytes):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:largest_tile", "ex-check"]
+check(largest_tile)
+
+# %% tags=["ex:largest_tile", "ex-solution", "hide-cell"]
+def largest_tile(memory, dim, nbytes):
+    tile = 0
+    size = 16
+    while 3 * size * dim * nbytes + 4 * size * size <= memory:
+        tile, size = size, 2 * size
+    return tile
+
+
+require(largest_tile)
+
+# %% [markdown] tags=["ex:explore_balance", "ex-prompt", "ex-open"]
+# ```{exercise} Explore: where the cache ends
+# :label: ex-explore-balance
+# Time softmax over the rows of arrays from 64 KiB to 256 MiB, and divide the bytes moved by the time. Where does the rate fall, and which sizes of your processor's caches do the steps show?
+# ```
+
+# %% [markdown]
+# **Sources.** The roofline: {cite:t}`williams2009`. Counting the traffic of attention: {cite:t}`dao2022`; exponentials: {cite:t}`shah2024`. Figures of the GPUs: {cite:t}`nvidia2020`, {cite:t}`nvidia2022`, and for the H200 its [data sheet](https://www.nvidia.com/en-us/data-center/h200/).
