@@ -68,25 +68,35 @@ class Tiles(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_out, d_lse):
         """The same tiles again."""
-        (q, k, v, out, lse2), kv_of, work = ctx.saved_tensors, ctx.kv_of, Workspace(ctx.saved_tensors[0])
+        (q, k, v, out, lse2), kv_of, sight = ctx.saved_tensors, ctx.kv_of, ctx.sight
+        work = Workspace(q)
         d_q, d_k, d_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for rows in stretches(0, q.shape[1], TILE_Q):
             delta = (d_out[:, rows] * out[:, rows]).sum(-1, keepdim=True) - d_lse[:, rows, None]
-            lse_rows = lse2[:, rows].clamp(min=torch.finfo(q.dtype).min)
-            for item, keys, seen in ctx.sight.tiles(rows):
-                scores, d_weights = (work.take(name, rows.stop - rows.start, keys.stop - keys.start) for name in ("scores", "d_weights"))
-                at, kv = (item, rows), (kv_of[item], keys)
-                k_tile, v_tile = hide(seen, k[kv], v[kv])
-                backward_tile(q[at], k_tile, v_tile, d_out[at], lse_rows[item], delta[item], d_q[at], d_k[kv], d_v[kv],
-                              scores, d_weights, seen)
+            add_gradients(rows, q, k, v, kv_of, sight, d_out, lse2, delta, d_q, d_k, d_v, work)
         return d_q, d_k, d_v, None, None
+
+
+def add_gradients(rows, q, k, v, kv_of, sight, d_out, lse2, delta, d_q, d_k, d_v, work):
+    """Add in place what the queries `rows` (a slice) contribute: all tiles in which they see something.
+
+    q, d_out, d_q (items, seq_q, ...), k, v, d_k, d_v (kv_items, seq_k, ...), lse2 (items, seq_q, 1), and delta
+    (items, rows, 1). lse2 and delta may belong to more keys than are here.
+    """
+    lse_rows = lse2[:, rows].clamp(min=torch.finfo(q.dtype).min)
+    for item, keys, seen in sight.tiles(rows):
+        scores, d_weights = (work.take(name, rows.stop - rows.start, keys.stop - keys.start) for name in ("scores", "d_weights"))
+        at, kv = (item, rows), (kv_of[item], keys)
+        k_tile, v_tile = hide(seen, k[kv], v[kv])
+        backward_tile(q[at], k_tile, v_tile, d_out[at], lse_rows[item], delta[item], d_q[at], d_k[kv], d_v[kv],
+                      scores, d_weights, seen)
 
 
 class Sight:
     """Who sees whom, a tile at a time: `tiles(rows)` gives (item, slice of keys, which pairs or None for all)."""
 
-    def __init__(self, items, seq_q, seq_k, causal, look=None, group_of=None):
-        self.items, self.ahead, self.seq_k, self.causal = items, seq_k - seq_q, seq_k, causal
+    def __init__(self, items, seq_q, seq_k, causal, look=None, group_of=None, device=None):
+        self.items, self.ahead, self.seq_k, self.causal, self.device = items, seq_k - seq_q, seq_k, causal, device
         self.look = look                                     # (rows, keys) -> (groups, rows, keys) bool, of a mask
         self.group_of = group_of
 
@@ -96,7 +106,8 @@ class Sight:
         if self.causal:                                      # before `first` all rows see; from `stop` on nobody does
             first, stop = (min(max(0, at + self.ahead), self.seq_k) for at in (rows.start + 1, rows.stop))
             for keys in stretches(first, stop, TILE_K):
-                later = torch.arange(keys.start, keys.stop) > torch.arange(rows.start, rows.stop)[:, None] + self.ahead
+                k_idx, q_idx = (torch.arange(each.start, each.stop, device=self.device) for each in (keys, rows))
+                later = k_idx > q_idx[:, None] + self.ahead
                 yield from self.seen_by_items(rows, keys, ~later)
         for keys in stretches(0, first if self.causal else stop, TILE_K):
             yield from self.seen_by_items(rows, keys, None)

@@ -59,7 +59,7 @@ def flash_attention(
     if isinstance(mask, torch.Tensor):
         check_mask(q, k, v, mask)
     look, group_of = looking(mask, (*lead, heads, seq_q, seq_k), q.device)
-    out, lse = Tiles.apply(*to_items(q, k, v), Sight(items, seq_q, seq_k, causal, look, group_of))
+    out, lse = Tiles.apply(*to_items(q, k, v), Sight(items, seq_q, seq_k, causal, look, group_of, q.device))
     out, lse = out.unflatten(0, (*lead, heads)).to(given), lse.unflatten(0, (*lead, heads))
     return (out, lse) if return_lse else out
 
