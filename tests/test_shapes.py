@@ -117,6 +117,8 @@ RIGHT_COSTS = {  # function -> a right call; one argument at a time is made wron
     costs.shifted_window_pairs: dict(window=2, sides=[4, 5]), costs.two_level_pairs: dict(seq=9, near=1, block=2), costs.adaptive_span_pairs: dict(seq=9, spans=[1, 2]),
     costs.streaming_pairs: dict(seq=9, sinks=1, window=2), costs.top_k_block_cost: dict(heads=2, seq=9, dim_head=3, block_size=2, k=2, kv_heads=1, group=2, batch=1),
     costs.linear_attention_cost: dict(heads=2, seq=9, dim_features=3, dim_v=4, chunk=2, batch=1), costs.delta_rule_cost: dict(heads=2, seq=9, dim_head=3, dim_v=4, chunk=2, batch=1),
+    costs.ring_steps: dict(seq=12, ranks=3), costs.ring_bytes: dict(ranks=3, kv_heads=2, seq=12, dim_head=4, dim_v=5, batch=1, bytes_per_number=2, bytes_per_gradient=4),
+    costs.ulysses_bytes: dict(ranks=2, heads=4, seq=12, dim_head=3, kv_heads=2, dim_v=4, batch=1, bytes_per_number=2),
     costs.transformer_xl_cost: dict(seq=3, memory=4, dim=12, heads=2, batch=1), costs.compression_cost: dict(tokens=6, dim=3, rate=2, batch=1),
     costs.knn_memory_cost: dict(heads=2, seq=3, memory=9, k=2, dim_head=3, batch=1), costs.rnn_cost: dict(seq=3, dim=4, dim_in=5, batch=1),
     costs.gru_cost: dict(seq=3, dim=4, dim_in=5, batch=1), costs.lstm_cost: dict(seq=3, dim=4, dim_in=5, batch=1),
@@ -130,6 +132,9 @@ WRONG[costs.transformer_xl_cost].append((dict(seq=3, memory=4, dim=12, heads=5),
 WRONG[costs.attention_layer_cost].append((dict(seq=3, dim=12, heads=5), "heads", "5"))
 WRONG[costs.compression_cost].append((dict(tokens=7, dim=3, rate=2), "tokens", "7"))
 WRONG[costs.shifted_window_pairs] += [(dict(sides=4, window=2), "sides", "int"), (dict(sides=[4, -1], window=2), "sides[1]", "-1")]
+WRONG[costs.ring_steps] += [(dict(seq=9, ranks=3), "seq", "9"), (dict(seq=10, ranks=4, zigzag=False), "seq", "10"), (dict(seq=8, ranks=0), "ranks", "0")]
+WRONG[costs.ring_bytes] += [(RIGHT_COSTS[costs.ring_bytes] | {"seq": 10}, "seq", "10"), (RIGHT_COSTS[costs.ring_bytes] | {"ranks": 0}, "ranks", "0")]
+WRONG[costs.ulysses_bytes] += [(RIGHT_COSTS[costs.ulysses_bytes] | {name: 7}, name, "7") for name in ("heads", "kv_heads", "seq")]
 WRONG[costs.meeting_point] = [(dict(rising=3, other=int), "rising", "int"), (dict(rising=int, other=None), "other", "NoneType")]
 for each, tiles in {costs.causal_pairs: ("block_q", "block_k"), costs.block_pairs: ("block_q", "block_k"), costs.dilated_pairs: ("step",), costs.convolution_cost: ("kernel",),
                     costs.shifted_window_pairs: ("window",), costs.two_level_pairs: ("block",), costs.linear_attention_cost: ("chunk",),

@@ -18,6 +18,7 @@ from attnlib.costs.attention import (
     decode_cost,
     kv_cache_bytes,
 )
+from attnlib.costs.devices import ring_bytes, ring_steps, ulysses_bytes
 from attnlib.costs.families import (
     compression_cost,
     delta_rule_cost,
@@ -79,6 +80,8 @@ __all__ = [
     "mlp_cost",
     "norm_cost",
     "pointwise_cost",
+    "ring_bytes",
+    "ring_steps",
     "rnn_cost",
     "shifted_window_pairs",
     "softmax_cost",
@@ -86,5 +89,6 @@ __all__ = [
     "top_k_block_cost",
     "transformer_xl_cost",
     "two_level_pairs",
+    "ulysses_bytes",
     "window_pairs",
 ]
