@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tools.bench import chapters, common, costs, decode, linear, sparse
+from tools.bench import chapters, common, costs, decode, flash, linear, sparse
 from tools.chapters import ChapterError
 
-PARTS = {part.NAME: part for part in (sparse, linear, decode, costs)}
+PARTS = {part.NAME: part for part in (sparse, linear, decode, flash, costs)}
 
 
 def main() -> int:
