@@ -84,6 +84,7 @@ IN_SOURCE = [
     (hygiene.quiet, "print(len(scores))", "import warnings", "imports warnings"),
     (hygiene.quiet, "print(len(scores))", "np.seterr(all='ignore')", "uses np.seterr"),
     (hygiene.quiet, "print(len(scores))", "import os\nos.environ['A'] = 'b'", "uses os.environ"),
+    (hygiene.quiet, "print(len(scores))", "import os\nos.environ['TRITON_INTERPRET'] = '0'", "uses os.environ"),
     (hygiene.seeded, "default_rng(0)", "default_rng()", "without a seed"),
     (hygiene.seeded, "print(len(scores))", "np.random.seed(0)", "calls np.random.seed"),
     (hygiene.seeded, "print(len(scores))", "np.random.randn(3)", "calls np.random.randn"),

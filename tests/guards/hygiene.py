@@ -13,6 +13,7 @@ NUMPY_ONLY = range(2, 8)  # chapters in which torch is a cross-check alone
 NETWORK = {"urllib", "requests", "httpx", "http", "socket", "ftplib", "huggingface_hub", "subprocess", "wget", "gdown"}
 HIDDEN = {"os.environ", "os.putenv", "os.system", "os.popen", "np.seterr", "numpy.seterr", "sys.path", "sys.modules",
           "globals", "exec", "eval", "get_ipython"}
+INTERPRET = "os.environ['TRITON_INTERPRET'] = '1'"  # the one setting that has no other place: Triton reads it when it is imported
 SEEDED = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox"}  # of numpy.random: fine when given a seed
 TORCH_RANDOM = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "rand_like", "randn_like",
                 "empty"}
@@ -38,12 +39,13 @@ def quiet(chapter: Chapter) -> list[Finding]:
     """No cell filters warnings or changes state that a reader does not see."""
     source, found = chapters.read_source(chapter), []
     for index, _, tree in code_cells(source):
+        fine = {id(node.targets[0].value) for node in ast.walk(tree) if isinstance(node, ast.Assign) and ast.unparse(node) == INTERPRET}
         for node in ast.walk(tree):
             if any(name.split(".")[0] == "warnings" for name in imports(node)):
                 found.append(Finding(at(chapter, source, index), "imports warnings",
                                      "mend the cause; where overflow is the subject, with np.errstate(...)"))
             name = dotted(node)
-            if name in HIDDEN or name.endswith((".filterwarnings", ".simplefilter")):
+            if (name in HIDDEN and id(node) not in fine) or name.endswith((".filterwarnings", ".simplefilter")):
                 found.append(Finding(at(chapter, source, index), f"uses {name}", "no hidden state in a chapter"))
     return found
 
