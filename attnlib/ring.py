@@ -5,6 +5,7 @@ values it has at the moment, while they already travel on to the next; partial r
 """
 
 import contextlib
+import functools
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,40 @@ from attnlib.flash._tiles import TILE_Q, Sight, add_gradients, stretches
 __all__ = ["chunk_pairs", "chunks_of", "count_sent", "ring_attention", "zigzag_merge", "zigzag_split"]
 
 _counters: list[dict[str, int]] = []
+
+
+def check_pieces(x, ranks, axis=-2, where="zigzag_split"):
+    """Raise unless 2 · ranks divides the length of x along the axis."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{where}: x is of type {type(x).__name__}, expected a torch.Tensor")
+    check_count(where, 1, ranks=ranks)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{where}: axis is {axis}, expected an axis of x, which has shape {tuple(x.shape)}")
+    if x.shape[axis] % (2 * ranks):
+        raise ValueError(f"{where}: x has {x.shape[axis]} tokens, expected a multiple of 2 · ranks = {2 * ranks}")
+
+
+def check_all_pieces(pieces, axis=-2):
+    """Raise unless these are tensors of one shape and of even length along the axis."""
+    if not isinstance(pieces, list | tuple):
+        raise TypeError(f"zigzag_merge: pieces is of type {type(pieces).__name__}, expected a list of tensors")
+    if not pieces:
+        raise ValueError("zigzag_merge: pieces is empty, expected one a rank")
+    for piece in pieces:
+        check_pieces(piece, 1, axis, "zigzag_merge")
+        if piece.shape != pieces[0].shape:
+            raise ValueError(f"zigzag_merge: pieces has shapes {tuple(pieces[0].shape)} and {tuple(piece.shape)}, expected one")
+
+
+def after(check):
+    """Decorate a function: `check` is called with its arguments first, so that its body stays the chapter's."""
+    def decorate(function):
+        @functools.wraps(function)
+        def checked(*args, **kwargs):
+            check(*args, **kwargs)
+            return function(*args, **kwargs)
+        return checked
+    return decorate
 
 
 def chunks_of(rank: int, ranks: int, zigzag: bool = True) -> list[int]:
@@ -58,6 +93,7 @@ def chunk_pairs(mine: list[int], theirs: list[int], causal: bool = True) -> list
     return [(i, j, mine[i] == theirs[j]) for i, j in pairs if theirs[j] <= mine[i]]
 
 
+@after(check_pieces)
 def zigzag_split(x: torch.Tensor, ranks: int, axis: int = -2) -> list[torch.Tensor]:
     """The pieces of a sequence that balance causal attention: rank r gets stretches r and 2 · ranks - 1 - r of 2 · ranks.
 
@@ -81,11 +117,11 @@ def zigzag_split(x: torch.Tensor, ranks: int, axis: int = -2) -> list[torch.Tens
     ValueError, TypeError
         If the length does not divide, or there is no such axis.
     """
-    check_pieces("zigzag_split", x, ranks, axis)
     chunks = x.chunk(2 * ranks, axis)
     return [torch.cat([chunks[i] for i in chunks_of(rank, ranks)], axis) for rank in range(ranks)]
 
 
+@after(check_all_pieces)
 def zigzag_merge(pieces: list[torch.Tensor], axis: int = -2) -> torch.Tensor:
     """The sequence in its order again, from the pieces of all ranks: undoes `zigzag_split`.
 
@@ -105,7 +141,6 @@ def zigzag_merge(pieces: list[torch.Tensor], axis: int = -2) -> torch.Tensor:
     ValueError, TypeError
         If `pieces` is no list of tensors of one shape, or their length is odd.
     """
-    check_all_pieces(pieces, axis)
     halves = [piece.chunk(2, axis) for piece in pieces]
     return torch.cat([first for first, _ in halves] + [last for _, last in reversed(halves)], axis)
 
@@ -292,26 +327,3 @@ def check_placement(q, k, v, causal, zigzag):
         raise ValueError(f"ring_attention: k has {k.shape[-2]} tokens, expected the {q.shape[-2]} of q: causal attention needs as many")
     if causal and zigzag and q.shape[-2] % 2:
         raise ValueError(f"ring_attention: q has {q.shape[-2]} tokens, expected an even number: two stretches, see zigzag_split")
-
-
-def check_pieces(where, x, ranks, axis):
-    """Raise unless 2 · ranks divides the length of x along the axis."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{where}: x is of type {type(x).__name__}, expected a torch.Tensor")
-    check_count(where, 1, ranks=ranks)
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"{where}: axis is {axis}, expected an axis of x, which has shape {tuple(x.shape)}")
-    if x.shape[axis] % (2 * ranks):
-        raise ValueError(f"{where}: x has {x.shape[axis]} tokens, expected a multiple of 2 · ranks = {2 * ranks}")
-
-
-def check_all_pieces(pieces, axis):
-    """Raise unless these are tensors of one shape and of even length along the axis."""
-    if not isinstance(pieces, list | tuple):
-        raise TypeError(f"zigzag_merge: pieces is of type {type(pieces).__name__}, expected a list of tensors")
-    if not pieces:
-        raise ValueError("zigzag_merge: pieces is empty, expected one a rank")
-    for piece in pieces:
-        check_pieces("zigzag_merge", piece, 1, axis)
-        if piece.shape != pieces[0].shape:
-            raise ValueError(f"zigzag_merge: pieces has shapes {tuple(pieces[0].shape)} and {tuple(piece.shape)}, expected one")
