@@ -283,7 +283,31 @@ def whose_tile(heads, seq, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
     return item // heads, item % heads, tile * BLOCK
 
 # %% [markdown]
-# `attnlib.kernels.forward.whose_tile`. A GPU starts programs roughly in the order of their numbers, as many as it has room for. Under a causal mask the last queries have the longest walk; begun last, they would run alone at the end, while most of the chip waits. So they are begun first.
+# `attnlib.kernels.forward.whose_tile`. A GPU starts programs, in practice, in the order of their numbers, as many as it has room for, and the next when one is done. Under a causal mask the last queries have the longest walk. Does it matter whether they are begun last or first? Play it through: 32 tiles of queries, of which number i walks i + 1 tiles of keys, on six units
+# (an H100 has 132 multiprocessors, and more heads to deal out).
+
+# %%
+def schedule(lengths, units):
+    free, bars = np.zeros(units), []
+    for length in lengths:             # the next program goes to the first unit that is free
+        unit = int(free.argmin())
+        bars.append((unit, free[unit], length))
+        free[unit] += length
+    return bars
+
+
+short_first, long_first = schedule(range(1, 33), 6), schedule(range(32, 0, -1), 6)
+for name, bars in (("shortest first", short_first), ("longest first", long_first)):
+    print(f"{name}: done after {max(start + length for _, start, length in bars):.0f} tiles; evenly shared: {sum(range(33)) / 6:.0f}")
+
+# %% mystnb={"image": {"alt": "Two timelines of six units. With the shortest programs first, the bars grow longer to the right and the units finish far apart; with the longest first, the short ones fill the gaps at the end and all units finish together."}, "figure": {"caption": "The same programs in two orders. Long ones begun last leave units idle at the end.", "name": "fig-triton-schedule"}}
+plots.schedules({"shortest first": short_first, "longest first": long_first}, 6)
+plt.show()
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# It matters while there are few programs for each unit, that is, for long sequences and small batches. Begun first, the long ones leave the short ones to fill the gaps. The kernel's `LAST_FIRST` is this.
+# :::
 #
 # The walk itself: which keys does a tile of queries need, and where must it look at single pairs?
 
@@ -465,7 +489,7 @@ print(f"results, in the median: {(careless / right).median():.2f} of what they s
 #
 # ## What does it become?
 #
-# `attnlib.kernels.compile_report` compiles a kernel for a GPU that need not be there and reads the result with the assembler and disassembler that come in Triton's package. It does so in a process of its own, since this one interprets. The types of 25 arguments have to be said; `compile_arguments` says them for attention's kernels. An H100 or H200 is compute capability 9.0:
+# `attnlib.kernels.compile_report` compiles a kernel for a GPU that need not be there and reads the result with the assembler and disassembler that come in Triton's package. It does so in a process of its own, since this one interprets. The types of all 22 arguments have to be said; `compile_arguments` says them for attention's kernels. An H100 or H200 is compute capability 9.0:
 
 # %%
 tile = Tile(block_q=128, block_k=64, warps=8, stages=3)
@@ -555,8 +579,8 @@ for width in (64, 128, 256):
     print(width, [tuple(each) for each in shipped("forward", (9, 0), 16, width)])
 
 # %% [markdown]
-# How fast they are has **not yet been measured**: this page was made without a GPU. What can be said from here is that nothing spills, that the matrix units do the products and that loads run ahead; a kernel that fails one of these is slow, and one that passes all three may still be. The opponents it will be held against, FlashAttention's
-# own kernels {cite}`dao2023,shah2024` and those of the vendor, also overlap the softmax of one tile with the products of the next, which this one leaves to the hardware's scheduler.
+# How fast they are has **not yet been measured**: this page was made without a GPU. What can be said from here is that nothing spills, that the matrix units do the products and that loads run ahead; a kernel that fails one of these is slow, and one that passes all three may still be. FlashAttention-3, one of the opponents it will be held
+# against, also overlaps the softmax of one tile with the products of the next {cite}`shah2024`, which this kernel leaves to the hardware's scheduler.
 #
 # ## Use it
 #
@@ -704,4 +728,4 @@ require(weighted_mean_kernel)
 #
 # ## Sources
 #
-# The kernel follows Algorithm 1 of FlashAttention-2 {cite}`dao2023`; the order of work and the split into full and diagonal tiles are described there too. Triton is {cite:t}`tillet2019`.
+# The kernel follows Algorithm 1 of FlashAttention-2 {cite}`dao2023`; skipping tiles that a causal mask hides, and masks on the diagonal alone, are described there too. Triton is {cite:t}`tillet2019`.

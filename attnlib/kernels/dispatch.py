@@ -50,7 +50,8 @@ def attention(
 
     Notes
     -----
-    Memory beyond the result is linear in the sequence, forward and backward; results do not change from run to run.
+    Memory beyond the result is linear in the sequence, forward and backward. Each sum is made by one program, in one order: with the
+    same tiles the same bits. (On a GPU the tiles are chosen by timing, anew in each process.)
     The kernels multiply weights of zero too, inside a tile on the diagonal: NaN or infinity in a key or value reaches
     the queries of its tile, also those that may not see it. Gradients of gradients are refused.
     """

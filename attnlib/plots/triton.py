@@ -7,7 +7,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from attnlib.plots.style import BLUE, GREEN, GREY, ORANGE, SKY, new_figure
 
-__all__ = ["kernel_walks", "programs_on_memory", "registers", "tile_map", "traffic"]
+__all__ = ["kernel_walks", "orders", "programs_on_memory", "registers", "schedules", "tile_map", "traffic"]
 
 
 def programs_on_memory(rows: int, n_cols: int, block: int) -> Figure:
@@ -180,4 +180,61 @@ def kernel_walks(seen: np.ndarray, block: int) -> Figure:
         at.set_yticks(range(0, seen.shape[0] + 1, block))
         at.set_xlabel("key")
         at.set_ylabel("query")
+    return figure
+
+
+def schedules(panels: dict[str, list[tuple[int, float, float]]], workers: int) -> Figure:
+    """Who works when: one bar for each program, on the multiprocessor that took it.
+
+    Parameters
+    ----------
+    panels : dict of str to list of (worker, start, length)
+        Title -> bars.
+    workers : int
+        Multiprocessors.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = new_figure(3.2, 1, len(panels), sharex=True)
+    longest = max(length for bars in panels.values() for _, _, length in bars)
+    for at, (title, bars) in zip(axes[:, 0], panels.items(), strict=True):
+        for worker, start, length in bars:
+            at.barh(worker, length, left=start, height=0.8, color=BLUE, alpha=0.25 + 0.65 * length / longest, edgecolor="white", lw=0.8)
+        end = max(start + length for _, start, length in bars)
+        at.axvline(end, color=ORANGE, lw=1.5)
+        at.text(end + 0.6, (workers - 1) / 2, f"done\n{end:.0f}", color=ORANGE, va="center", fontsize=9.5)
+        at.set_title(title)
+        at.set_yticks([])
+        at.set_ylabel("units")
+        at.grid(axis="y", visible=False)
+    axes[-1, 0].set_xlabel("time, in tiles")
+    axes[-1, 0].set_xlim(right=axes[-1, 0].get_xlim()[1] * 1.05)
+    return figure
+
+
+def orders(sums: np.ndarray, exact: float) -> Figure:
+    """How often each of several rounded sums came out.
+
+    Parameters
+    ----------
+    sums : (trials,)
+        Sums of the same numbers in different orders.
+    exact : float
+        The sum without rounding.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = new_figure(2.7)
+    at = axes[0, 0]
+    values, counts = np.unique(sums, return_counts=True)
+    at.bar(1e6 * (values - exact), counts, width=0.28, color=BLUE)
+    at.axvline(0, color=ORANGE, lw=1.5, label="exact sum")
+    at.set_xlabel("rounded sum less exact sum, in millionths")
+    at.set_ylabel("orders out of 1000" if len(sums) == 1000 else "orders")
+    at.grid(axis="x", visible=False)
+    at.legend()
     return figure
