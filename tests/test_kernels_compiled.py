@@ -10,6 +10,7 @@ import triton.language as tl
 
 from attnlib.kernels import CompileReport, compile_report, compile_reports, reading, shipped
 from attnlib.kernels.backward import dkdv_kernel, dq_kernel
+from attnlib.kernels.decode import split_kernel
 from attnlib.kernels.forward import forward_kernel
 
 KERNELS = {"forward": forward_kernel, "dkdv": dkdv_kernel, "dq": dq_kernel}
@@ -44,6 +45,37 @@ def test_no_shipped_tile_spills_and_half_precision_uses_the_matrix_units(reports
     unit = {"8.0": "HMMA", "9.0": "HGMMA"}[capability]
     assert bool(report.matrix_instructions) == (bits == 16), report  # float32 is multiplied exactly, by ordinary instructions
     assert bits == 32 or set(report.matrix_instructions) == {unit}, report
+
+
+DECODE = [(capability, width) for capability in CAPABILITIES for width in (64, 128, 256)]
+
+
+@pytest.fixture(scope="module")
+def decode_reports():
+    """The kernel that reads a part of the keys, as it is launched on contiguous tensors in bfloat16."""
+    asked = []
+    for capability, width in DECODE:
+        known = {**shipped.constants(width, width), "RAGGED": True, "BLOCK_Q": 16, "BLOCK_K": 32 if width > 128 else 64}
+        strides, signature, constexprs, attrs = ("i32", "i32", "i32", "constexpr"), {}, dict(known), {}
+        for i, name in enumerate(split_kernel.arg_names):
+            pointer = name in ("q", "k", "v", "part_out", "part_lse2", "lengths")
+            kind = {"part_out": "*fp32", "part_lse2": "*fp32", "lengths": "*i64"}.get(name, "*bf16") if pointer else "i32"
+            signature[name] = "constexpr" if name in known else strides if name.endswith("strides") else "fp32" if name == "scale" else kind
+            if name.endswith("strides"):
+                constexprs[i, 3] = 1
+                attrs.update({(i, axis): [["tt.divisibility", 16]] for axis in range(3)})
+            elif pointer:
+                attrs[i,] = [["tt.divisibility", 16]]
+        asked.append({"kernel": split_kernel, "capability": CAPABILITIES[capability], "signature": signature, "constexprs": constexprs, "attrs": attrs})
+    return dict(zip(DECODE, compile_reports(asked), strict=True))
+
+
+@pytest.mark.xdist_group("compiled")
+@pytest.mark.parametrize("case", DECODE, ids=str)
+def test_decoding_does_not_spill_and_uses_the_matrix_units(decode_reports, case):
+    report = decode_reports[case]
+    assert report.spill_stores == report.spill_loads == 0 and report.matrix_instructions, report
+    assert report.shared <= (99 if case[0] == "8.0" else 227) * 1024 and "cp.async" in report.text["ptx"], report
 
 
 # --- small kernels whose answers are known -----------------------------------------------------------------------

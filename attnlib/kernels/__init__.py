@@ -11,6 +11,7 @@ _FROM = {
     "attention": "dispatch",
     "compile_report": "reading",
     "compile_reports": "reading",
+    "decode_attention": "decoding",
     "row_softmax": "dispatch",
 }
 __all__ = sorted(_FROM)
