@@ -15,10 +15,10 @@ SETUP = @command -v $(PYTHON) >/dev/null 2>&1 || { \
 	echo "There is no $(PYTHON) here. The book needs Python 3.11 or newer: make $@ PYTHON=..." >&2; exit 1; }; \
 	$(PYTHON) tools/setup.py
 
-.PHONY: help book site test check notebooks adopt lab lint bench
+.PHONY: help book site test check notebooks adopt lab lint bench test-gpu bench-gpu
 
 help:  ## show this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 book:  ## build the book and read it in a browser (PORT=8000)
 	$(SETUP) book
@@ -54,6 +54,14 @@ lab:  ## open the chapters in JupyterLab
 lint:  ## check the style of all Python, the chapters' too
 	$(SETUP) test
 	@$(VENV_PYTHON) -m ruff check .
+
+test-gpu:  ## run the kernels' tests on a GPU, bfloat16 too
+	$(SETUP) book run test
+	@KERNELS_ON=cuda $(VENV_PYTHON) -m pytest -q tests/test_kernels.py tests/test_kernels_decode.py
+
+bench-gpu:  ## measure the kernels on a GPU against PyTorch's own, and record it
+	$(SETUP) book run test
+	@$(VENV_PYTHON) -m tools.bench.gpu
 
 bench:  ## measure the library against what PyTorch and others offer, and every chapter (PART=sparse for one table)
 	$(SETUP) book run

@@ -10,7 +10,8 @@ import pytest
 from tools import notebooks
 from tools.chapters import Chapter
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: kernels run without a GPU in the tests
+if os.environ.get("KERNELS_ON", "cpu") == "cpu":  # "cuda" by `make test-gpu`
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: kernels run without a GPU in the tests
 SAMPLE = Path(__file__).parent / "sample"
 
 
