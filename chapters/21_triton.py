@@ -50,7 +50,7 @@ def draw(*shape, dtype=torch.float32):
     return torch.randn(shape, generator=generator).to(dtype)
 
 # %% [markdown]
-# Triton {cite}`tillet2019` is a language inside Python: functions under `@triton.jit` look like array code, and are compiled for the GPU. With the interpreter on, NumPy runs them instead. The scores are the real ones of chapter 4: 15 tokens, the head that looks for the noun of *it*.
+# Triton {cite}`tillet2019` is a language inside Python: functions under `@triton.jit` look like array code, and are compiled for the GPU. With the interpreter on, NumPy runs them instead. (On a machine with a GPU, leave out the line about the environment and make tensors with `device="cuda"`; the kernels are the same.) The scores are the real ones of chapter 4: 15 tokens, the head that looks for the noun of *it*.
 
 # %%
 head = real_head("pronoun")

@@ -7,7 +7,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from attnlib.plots.style import BLUE, GREEN, GREY, ORANGE, SKY, new_figure
 
-__all__ = ["kernel_walks", "orders", "programs_on_memory", "registers", "schedules", "tile_map", "traffic"]
+__all__ = ["kept", "kernel_walks", "orders", "programs_on_memory", "registers", "schedules", "tile_map"]
 
 
 def programs_on_memory(rows: int, n_cols: int, block: int) -> Figure:
@@ -121,13 +121,13 @@ def registers(labels: list[str], used: list[int], spilled: list[int], limit: int
     return figure
 
 
-def traffic(lengths: list[int], curves: dict[str, list[float]]) -> Figure:
-    """Bytes moved over the length of a row, one line for each way to compute.
+def kept(lengths: list[int], curves: dict[str, list[float]]) -> Figure:
+    """Memory over the length of the sequence, one line for each way to compute.
 
     Parameters
     ----------
     lengths : list of int
-        Columns.
+        Tokens.
     curves : dict of str to list of float
         MiB for each length.
 
@@ -143,7 +143,8 @@ def traffic(lengths: list[int], curves: dict[str, list[float]]) -> Figure:
     at.set_yscale("log", base=2)
     at.set_xticks(lengths, [f"{each:,}" for each in lengths])
     at.set_xlabel("length of the sequence")
-    at.set_ylabel("MiB moved")
+    at.set_ylabel("MiB")
+    at.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     at.legend()
     return figure
 
