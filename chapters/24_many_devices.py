@@ -1,0 +1,508 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What if no single device can hold the text?
+#
+# Tiles made the memory of attention linear in the length (chapter 20). Linear is not nothing: keep what the layers of a large model need of a million tokens for the backward pass, and one device is not enough. In this chapter you cut the *text* into pieces, one for each device, and
+# let the keys and values go round. Every device ends with its part of exactly the result that one large device would have computed.
+#
+# :::{admonition} Before you start
+# :class: note
+# **You need** tiles, the log-sum-exp and `merge_partial` from chapter 20, and grouped heads from chapter 6. **You will build** ring attention, the zigzag order that keeps all devices busy, and a program that runs in several processes. **Time** about 60 minutes; the cells run in
+# under half a minute, without a GPU. {numref}`fig-ring-rounds` is the chapter in one image.
+# :::
+
+# %%
+import inspect
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from attnlib import costs, flash, ring
+from attnlib.flash import flash_attention
+from attnlib.plots import ring as plots
+
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+
+
+def draw(*shape):
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+# %% [markdown]
+# ## What fills a device?
+#
+# Take one attention layer of the size of Llama 3 8B {cite}`grattafiori2024`: 32 query heads, 8 key heads, 128 wide, two bytes a number; and a text of a million tokens. Scores are never stored. How much memory do queries, keys, values and the result take?
+
+# %%
+HEADS, KV_HEADS, DIM_HEAD, MILLION = 32, 8, 128, 2**20
+
+
+def layer_gib(seq):
+    return (2 * HEADS + 2 * KV_HEADS) * DIM_HEAD * seq * 2 / 2**30  # q and out, k and v
+
+
+for devices in (1, 8, 64):
+    print(f"{devices:2} devices: {layer_gib(MILLION // devices):6.3f} GiB each, for one layer of 32")
+
+# %% [markdown]
+# Twenty gibibytes for one layer, and training keeps them for every layer until the backward pass comes. Cut the text into 8 pieces, and each device holds an eighth. This is called *context parallelism*. Which parts of a Transformer block does such a cut disturb?
+#
+# :::{dropdown} Your prediction, then ours
+# Attention alone. Projections, normalisations, the MLP and the loss treat each token by itself: a device does them for the tokens it has, and needs to ask nobody. In attention a query must meet *all* keys it may see, and most of these are elsewhere.
+# :::
+#
+# ## Who has to travel?
+#
+# Chapter 20 ended with this: attention over some of the keys, as a pair of result and {term}`log-sum-exp`, is all that the rest needs to know. So a device can attend to the keys it has, then to those of another device, and merge. Either the queries travel with their unfinished results, or the keys and values do. Which would you send?
+
+# %%
+tokens = MILLION // 8
+sent = {"keys and values": 2 * KV_HEADS * DIM_HEAD * 2, "queries, result, log-sum-exp": HEADS * (DIM_HEAD * 2 + (DIM_HEAD + 1) * 4)}
+for what, bytes_per_token in sent.items():
+    print(f"{what}: {bytes_per_token * tokens / 2**20:.0f} MiB a step")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Keys and values: grouped heads make them small, and they need no float32 sums beside them. (Where a long text is cached already and few new queries come, it is the other way round.)
+# :::
+#
+# Let the devices, or *ranks*, stand in a ring. In every step each rank attends to the keys and values at hand, then passes them to the next rank and takes those of the rank before. After as many steps as there are ranks, every query has met every key. That is Ring Attention {cite}`liu2023b`.
+
+# %% mystnb={"image": {"alt": "Four circles of four devices each, one circle a step. Each device keeps its own queries; the keys and values move on by one device from step to step, so that in step 3 each device holds those of its successor."}, "figure": {"caption": "Queries stay, keys and values go round. After four steps every query has met every key, and no device has held more than two pieces at a time.", "name": "fig-ring-rounds"}}
+plots.rounds(4)
+plt.show()
+
+# %% [markdown]
+# One process can play all ranks: lists take the place of devices, and turning a list by one is the message.
+
+# %%
+def ring_in_one_process(q, k, v):
+    held, results = list(zip(k, v, strict=True)), [None] * len(q)
+    for step in range(len(q)):
+        for rank in range(len(q)):
+            part = flash_attention(q[rank], *held[rank], return_lse=True)
+            results[rank] = part if step == 0 else flash.merge_partial(*results[rank], *part)
+        held = held[-1:] + held[:-1]                         # everybody passes on to the next
+    return torch.cat([out for out, _ in results], dim=-2)
+
+# %%
+q, k, v = (draw(1, heads, 96, 16) for heads in (4, 2, 2))    # grouped heads
+q_pieces, k_pieces, v_pieces = (x.chunk(4, dim=-2) for x in (q, k, v))
+whole = flash_attention(q, k, v)
+difference = (ring_in_one_process(q_pieces, k_pieces, v_pieces) - whole).abs().max()
+print(f"four ranks agree with one device: {bool(difference < 1e-14)}")
+assert difference < 1e-14  # sums of 96 numbers near 1 in float64
+
+# %% [markdown]
+# Rounding apart, this is the same function. Every rank meets the keys in another order (rank 2 in the order 2, 1, 0, 3), and merging does not mind.
+#
+# ### The mistake that nearly works
+#
+# What if every step counted the same, and the four results were averaged? Each of them is a proper attention over a quarter of the keys.
+
+# %%
+quarters = [[flash_attention(mine, *theirs) for theirs in zip(k_pieces, v_pieces, strict=True)] for mine in q_pieces]
+averaged = torch.cat([torch.stack(four).mean(dim=0) for four in quarters], dim=-2)
+error = ((averaged - whole).norm() / whole.norm()).item()
+print(f"averages differ from the result by {error:.2f} of its length")
+assert error > 0.1
+
+# %% [markdown]
+# A piece of the text with larger scores deserves more of the weight; how much, only its log-sum-exp knows.
+#
+# ## A causal ring is half idle
+#
+# In a decoder a query sees no later token. With four ranks that hold the text in order, rank 0 has the beginning: after its own keys there is nothing more for it to see. Rank 3 has the end, and sees everything. How much time does the {term}`causal mask` save, if in each step all wait for the slowest?
+
+# %%
+in_order = costs.ring_steps(4096, 4, zigzag=False)
+for step, scores in enumerate(in_order):
+    print(f"step {step}: scores computed by each rank", scores)
+
+# %%
+def busy(steps):
+    return sum(map(sum, steps)) / sum(len(each) * max(each) for each in steps)
+
+
+saved = sum(max(each) for each in in_order) / (4 * 1024**2)
+print(f"time against full attention: {saved:.3f}; share of time in which ranks are busy: {busy(in_order):.2f}")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Next to nothing: only the first step, where everybody is on the diagonal, gets shorter. Half of all scores are skipped, and the time saved is 12%. Striped Attention named this imbalance {cite}`brandon2023`.
+# :::
+#
+# The way out: deal the text so that every rank has some of the beginning and some of the end. Cut it into twice as many stretches as ranks, and give rank $r$ the $r$-th from the front and the $r$-th from the end. This *zigzag* order was used to train Llama 3 {cite}`grattafiori2024`; Striped Attention deals tokens like
+# cards instead {cite}`brandon2023`.
+
+# %%
+def chunks_of(rank, ranks, zigzag=True):
+    return [rank, 2 * ranks - 1 - rank] if zigzag else [rank]
+
+
+for rank in range(4):
+    print(f"rank {rank} holds stretches {chunks_of(rank, 4)} of 0 to 7")
+
+# %% [markdown]
+# With tensors, there and back:
+
+# %%
+def zigzag_split(x, ranks, axis=-2):
+    chunks = x.chunk(2 * ranks, axis)
+    return [torch.cat([chunks[i] for i in chunks_of(rank, ranks)], axis) for rank in range(ranks)]
+
+
+def zigzag_merge(pieces, axis=-2):
+    halves = [piece.chunk(2, axis) for piece in pieces]
+    return torch.cat([first for first, _ in halves] + [last for _, last in reversed(halves)], axis)
+
+
+positions = torch.arange(16)
+print([piece.tolist() for piece in zigzag_split(positions, 4, axis=0)])
+assert torch.equal(zigzag_merge(zigzag_split(positions, 4, axis=0), axis=0), positions)
+
+# %% [markdown]
+# These three are `attnlib.ring.chunks_of`, `attnlib.ring.zigzag_split` and `attnlib.ring.zigzag_merge`. Everything that belongs to a token is dealt in the same way, *its position too*: rotary embeddings (chapter 7) must be given the numbers printed here, not 0 to 3.
+#
+# A rank now has two stretches of queries, and meets two of keys. Which of the four pairs are there to compute, and where is a mask needed?
+
+# %%
+def chunk_pairs(mine, theirs, causal=True):
+    pairs = [(i, j) for i in range(len(mine)) for j in range(len(theirs))]
+    if not causal:
+        return [(i, j, False) for i, j in pairs]
+    return [(i, j, mine[i] == theirs[j]) for i, j in pairs if theirs[j] <= mine[i]]
+
+
+for owner in (1, 0, 3, 2):                                   # as they come by at rank 1
+    print(f"rank 1 meets keys of rank {owner}: pairs {chunk_pairs(chunks_of(1, 4), chunks_of(owner, 4))}")
+
+# %% [markdown]
+# This is `attnlib.ring.chunk_pairs`; `True` marks the diagonal. Except with its own keys a rank always has two of the four pairs to compute, and no mask at all: against an earlier rank both its stretches see the first of the two, against a later rank its last stretch sees both. Count.
+
+# %%
+zigzag = costs.ring_steps(4096, 4, zigzag=True)
+for step, scores in enumerate(zigzag):
+    print(f"step {step}: scores computed by each rank", scores)
+speedup = sum(max(each) for each in in_order) / sum(max(each) for each in zigzag)
+print(f"busy {busy(zigzag):.2f} of the time; {speedup:.2f} times as fast")
+assert sum(map(sum, zigzag)) == sum(map(sum, in_order)) == costs.causal_pairs(4096)
+
+# %% mystnb={"image": {"alt": "Two triangles of tiles, coloured by the rank that computes them. In order, rank 0 has one half tile and rank 3 has three and a half; in zigzag every colour covers two bands, one narrow near the top and one wide near the bottom, of equal area together."}, "figure": {"caption": "Who computes what, and in which step (the number in the tile). In order, the last rank has seven times the work of the first; in zigzag all have the same.", "name": "fig-ring-who"}}
+plots.who_computes({"in order": [chunks_of(rank, 4, zigzag=False) for rank in range(4)], "zigzag": [chunks_of(rank, 4) for rank in range(4)]})
+plt.show()
+
+# %% [markdown]
+# How far does this go? With more ranks the speedup approaches a limit. Which?
+
+# %%
+for ranks in (2, 4, 16, 64):
+    slow, fast = (sum(max(each) for each in costs.ring_steps(2**16, ranks, zigzag=zigzag)) for zigzag in (False, True))
+    print(f"{ranks:2} ranks: {slow / fast:.2f}")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Two: zigzag takes half the time of full attention, in order takes the whole of it, but for the first step. With few ranks the first step is a larger part. Computed, not measured: in practice transfers and kernels that are less efficient on small pieces take their share. Striped Attention reports up to 1.45 times the throughput of whole training steps at 256 thousand tokens {cite}`brandon2023`.
+# :::
+#
+# ## Now with real processes
+#
+# The library's ring talks through `torch.distributed`. Its heart is a generator: it sends the keys and values at hand *before* it lets the caller compute with them, so that the next ones are under way meanwhile.
+
+# %%
+print(inspect.getsource(ring.Ring.go_round))
+
+# %% [markdown]
+# A program for it is started as often as there are ranks, by `torchrun`, and each copy learns from its environment who it is. All copies execute the same lines; `rank` tells them apart. On GPUs, `gloo` becomes `nccl` and the tensors lie on `cuda`.
+
+# %%
+PROGRAM = """
+import torch
+import torch.distributed as dist
+from attnlib.flash import flash_attention
+from attnlib.ring import count_sent, ring_attention, zigzag_merge, zigzag_split
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank, ranks = dist.get_rank(), dist.get_world_size()
+generator = torch.Generator().manual_seed(0)
+text = [torch.randn(1, heads, 512, 32, generator=generator, dtype=torch.float64) for heads in (4, 2, 2)]
+mine = [zigzag_split(x, ranks)[rank].requires_grad_() for x in text]
+with count_sent() as forward:
+    out = ring_attention(*mine, causal=True)
+with count_sent() as backward:
+    gradients = torch.autograd.grad(out.square().sum(), mine)
+
+whole = [x.requires_grad_() for x in text]
+expected = flash_attention(*whole, causal=True)
+expected = [expected, *torch.autograd.grad(expected.square().sum(), whole)]
+error = max((a - zigzag_split(b, ranks)[rank]).abs().max().item() for a, b in zip([out, *gradients], expected))
+lines = [None] * ranks
+dist.all_gather_object(lines, f"{rank} {error} {forward['bytes']} {backward['bytes']}")
+if rank == 0:
+    print(*lines, sep="\\n", flush=True)                    # one process speaks for all
+dist.destroy_process_group()
+"""
+
+# %%
+def torchrun(program, ranks):
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "program.py"
+        path.write_text(program, encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.strip().splitlines()]
+
+
+found = torchrun(PROGRAM, ranks=2)
+for rank, error, *_ in found:
+    print(f"rank {rank}: result and three gradients agree with one process: {float(error) < 1e-12}")
+    assert float(error) < 1e-12  # sums of 512 numbers near 1 in float64
+
+# %% [markdown]
+# Two processes, no shared memory, and the gradients are right too. How does the backward pass go?
+#
+# ## Backwards round the ring
+#
+# One could let autograd differentiate the merges. It would keep all partial results, one for each step. There is a better way, and chapter 20 has it already: with the log-sum-exp of the **whole** row, every tile gives its own share of all gradients, independently of the others. A piece of keys from another device is nothing but a large tile:
+
+# %%
+leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+d_out = draw(*whole.shape)
+expected = torch.autograd.grad(flash_attention(*leaves), leaves, d_out)[2]
+_, lse = flash_attention(q, k, v, return_lse=True)
+piece = k[:, :, 24:48].repeat_interleave(2, dim=1)           # rank 1's keys, for all four query heads
+weights = torch.exp(q @ piece.mT / 16**0.5 - lse.unsqueeze(-1))
+d_v = (weights.mT @ d_out).unflatten(1, (2, 2)).sum(2)       # two query heads share a key head
+print(f"rank 1's d_v, from its keys and the rows' lse: {bool((d_v - expected[:, :, 24:48]).abs().max() < 1e-13)}")
+assert (d_v - expected[:, :, 24:48]).abs().max() < 1e-13     # sums of 96 numbers near 1 in float64
+
+# %% [markdown]
+# What each rank keeps is its own piece: queries, keys, values, result, and one number a row. So keys and values have to go round once more. And $\partial K$ and $\partial V$ of a piece are sums over the queries of *all* ranks: they follow their keys round the ring, every rank adds its share, and at the end they come home. How many bytes does a rank send forward, and how many backward?
+
+# %%
+forward, backward = costs.ring_bytes(2, kv_heads=2, seq=512, dim_head=32, bytes_per_number=8, bytes_per_gradient=8)
+print(f"by the formula: {forward} forward, {backward} backward")
+for rank, _, sent_forward, sent_backward in found:
+    print(f"rank {rank} sent: {sent_forward} forward, {sent_backward} backward")
+    assert (int(sent_forward), int(sent_backward)) == (forward, backward)
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# Each rank passes on `ranks - 1` pieces of keys and values, $2 (R - 1) \cdot n/R \cdot h_{kv} \cdot d$ numbers. Backward the same again, and as many numbers of gradients: twice as much, and with half-precision inputs three times, because sums that grow from rank to rank are kept in float32.
+# :::
+#
+# ## Three ways to share a text
+#
+# The ring is not the only one. **All-gather**: every rank collects all keys and values first, then computes alone. It sends the same number of bytes as the ring, and holds $R$ pieces instead of two. Llama 3 did this all the same {cite}`grattafiori2024`: with 8 key heads for 128 query heads the keys of a text are small beside its queries, and any mask is easy once all keys are
+# there. **All-to-all** (Ulysses): the ranks exchange queries, keys and values so that each has the *whole* text for *some heads*, computes alone, and exchanges back {cite}`jacobs2023`. What does each send, for 128 thousand tokens of our layer?
+
+# %%
+SEQ = 2**17
+counts, table = [2, 4, 8, 16, 32], {}
+for name, heads, kv_heads in (("32 key heads", 32, 32), ("8 key heads", 32, 8)):
+    table[f"ring, {name}"] = [costs.ring_bytes(ranks, kv_heads, SEQ, DIM_HEAD)[0] / 2**20 for ranks in counts]
+    table[f"all-to-all, {name}"] = [costs.ulysses_bytes(ranks, heads, SEQ, DIM_HEAD, kv_heads)[0] / 2**20 if kv_heads % ranks == 0
+                                    else float("nan") for ranks in counts]
+for name, values in table.items():
+    print(f"{name:26}", *(f"{value:7.0f}" for value in values))
+
+# %% mystnb={"image": {"alt": "MiB sent by each device against the number of devices, both axes logarithmic. The two ring lines rise slightly and flatten; the two all-to-all lines fall steadily, the one with 8 key heads ends at 8 devices."}, "figure": {"caption": "Bytes sent by each device, forward, one layer. Round the ring their number hardly depends on how many devices there are; all-to-all sends less the more there are, until the heads run out.", "name": "fig-ring-traffic"}}
+plots.traffic(counts, table)
+plt.show()
+
+# %% [markdown]
+# Round the ring each device sends nearly all keys and values, however many devices there are. All-to-all sends its own $n/R$ tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them). The two combine: all-to-all within a machine, a ring between machines. And bytes are not time: the ring's messages can hide behind computation.
+#
+# ## When does the ring cost nothing?
+#
+# In a step a rank with $c$ tokens computes $4 c^2 d$ FLOPs a query head and sends $2 c d$ numbers a key head. Both grow with $c$, the one with its square. From some length on, the message has arrived before it is needed. With $F$ FLOPs and $B$ bytes a second and two bytes a number:
+#
+# $$\frac{4 c^2 d\, h}{F} \ge \frac{4 c\, d\, h_{kv}}{B} \quad\Longleftrightarrow\quad c \ge \frac{F}{B} \cdot \frac{h_{kv}}{h} .$$
+#
+# The paper has this condition for $h_{kv} = h$, and works it out for an A100, 312 TFLOP/s, with 300 GB/s between GPUs in one machine and 12.5 GB/s between machines {cite}`liu2023b`. How many tokens must each device have?
+
+# %%
+def least_tokens(flops, bytes_per_second, heads, kv_heads, causal):
+    return (1 + causal) * flops / bytes_per_second * kv_heads / heads
+
+
+for link, speed in (("in one machine", 300e9), ("between machines", 12.5e9)):
+    full, grouped, causal = (least_tokens(312e12, speed, *each) for each in ((32, 32, False), (32, 8, False), (32, 8, True)))
+    print(f"{link:16}: {full:7.0f}, with 8 key heads for 32 {grouped:6.0f}, and causal in zigzag {causal:6.0f}")
+
+# %% [markdown]
+# :::{dropdown} Your prediction, then ours
+# About a thousand within a machine and 25 thousand between machines. Grouped heads divide it by four; a causal mask doubles it, because half of the computation is gone and none of the bytes. These are bounds from peak rates. A kernel that reaches half of the peak hides its messages behind half as many tokens.
+# :::
+#
+# This is arithmetic with the makers' figures. On GPUs this book's ring **has not been measured yet**. What follows has.
+#
+# ## What four processes on one computer show
+#
+# Not speed: they share two cores, and their "network" is memory. But errors, bytes, and how long each rank's own thread computes do not depend on that. They are recorded (`python -m tools.record_ring`): 8192 tokens, 4 heads over 2 key heads, 64 wide, float32, causal.
+
+# %%
+record = json.loads(Path("data/24_ring.json").read_text())
+runs = {(run["ranks"], run["placement"]): run for run in record["runs"]}
+print(record["device"])
+for (ranks, placement), run in runs.items():
+    multiple = max(a / b for a, b in zip(run["errors"], record["pytorch_errors"], strict=True))
+    print(f"{ranks} processes, {placement:8}: error at most {multiple:.1f} times PyTorch's own in one process")
+    assert multiple < 2
+
+# %%
+sizes = record["sizes"]
+for (ranks, _), run in runs.items():
+    formula = costs.ring_bytes(ranks, sizes["kv_heads"], sizes["seq"], sizes["dim_head"], bytes_per_number=4)
+    assert all((each["bytes_forward"], each["bytes_backward"]) == formula for each in run["of_rank"])
+print("every rank of every run sent what the formula says")
+
+# %% [markdown]
+# And the work? In order, the counts above say 1 : 3 : 5 : 7 for four ranks.
+
+# %%
+def seconds(placement):
+    return [each["cpu_seconds_forward"] for each in runs[4, placement]["of_rank"]]
+
+
+alone = runs[1, "zigzag"]["of_rank"][0]["cpu_seconds_forward"]
+shares = {name: [sum(each) / costs.causal_pairs(8192) for each in zip(*costs.ring_steps(8192, 4, zigzag=name == "zigzag"), strict=True)]
+          for name in ("in order", "zigzag")}
+for name in shares:
+    print(f"{name:8}:", *(f"{each:.2f}" for each in seconds(name)), "s")
+assert max(seconds("in order")) > 4 * min(seconds("in order")) and max(seconds("zigzag")) < 1.2 * min(seconds("zigzag"))
+
+# %% mystnb={"image": {"alt": "Bars of CPU seconds for four ranks. In order they rise from 0.06 to 0.29; in zigzag all four stand near 0.18. Black marks, the shares that the count of scores predicts, lie close to the tops of the bars."}, "figure": {"caption": "Four processes, 8192 tokens. Marks: the share of all scores that a rank computes, times the seconds of one process alone. In zigzag no rank waits for another.", "name": "fig-ring-work"}}
+plots.work({name: seconds(name) for name in shares}, {name: [share * alone for share in each] for name, each in shares.items()})
+plt.show()
+
+# %% [markdown]
+# The slowest rank sets the pace: 0.29 s in order, 0.18 s in zigzag.
+#
+# ## What to remember
+#
+# | claim | true? | what showed it |
+# |---|---|---|
+# | a text must fit into one device for exact attention | no: pieces merge by their log-sum-exp | four ranks, one result |
+# | partial results are averaged | weighted by $e^{\text{lse}}$ | the average is off |
+# | a causal mask halves the time of a ring | only if the work is dealt evenly: zigzag | scores a step, CPU seconds |
+# | the backward pass differentiates the merges | every piece gives its share, with the whole row's log-sum-exp | $\partial V$ of one piece |
+# | the ring sends less than an all-gather | as much; it *holds* less, and hides it | `costs.ring_bytes` |
+# | messages are free | from $c \ge (F/B)(h_{kv}/h)$ tokens a device on | the makers' figures |
+#
+# **In practice.** Megatron-LM and PyTorch's `context_parallel` split a text in zigzag as here; Llama 3 trained with an all-gather of keys and values in place of the ring {cite}`grattafiori2024`. PyTorch's `context_parallel` can do either. The local step is a fused kernel in all of them; the ring needs one that returns the log-sum-exp.
+#
+# **Shortcut taken here.** A step is computed with the torch tiles of chapter 20, and one process group does everything. Real programs combine this cut with others (of weights, of layers, of the batch), pack several documents into one text, which unbalances the zigzag again, and start a message from a second CUDA stream.
+
+# %% [markdown]
+# ## Exercises
+
+# %%
+from coursework import check, require
+
+# %% [markdown] tags=["ex:merge_partial", "ex-prompt"]
+# ```{exercise} Two halves of the keys, one result
+# :label: ex-merge-partial
+# The keys of an attention have been shared between two machines. Each has attended to its own keys and returns its finished result
+# `out` (..., seq_q, dim_v), already divided, and `lse` (..., seq_q): for each query the logarithm of the sum of exp(score) over its
+# keys. Write `merge_partial(out_a, lse_a, out_b, lse_b)`, which returns `(out, lse)` as they would be for all keys together. The lse
+# may be 10,000 or −10,000 without overflow or underflow. Where one side saw no key its `lse` is $-\infty$ and its `out` zeros: the
+# other side's result is returned. Where neither saw any, return $-\infty$ and zeros.
+# ```
+
+# %% tags=["ex:merge_partial", "ex-stub"]
+def merge_partial(out_a, lse_a, out_b, lse_b):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:merge_partial", "ex-check"]
+check(merge_partial)
+
+# %% tags=["ex:merge_partial", "ex-solution", "hide-cell"]
+def merge_partial(out_a, lse_a, out_b, lse_b):
+    lse = np.logaddexp(lse_a, lse_b)  # (..., seq_q)
+    shift = np.where(np.isneginf(lse), 0, lse)  # neither side saw a key
+    share_a = np.exp(lse_a - shift)[..., None]  # (..., seq_q, 1)
+    share_b = np.exp(lse_b - shift)[..., None]
+    return share_a * out_a + share_b * out_b, lse
+
+
+require(merge_partial)
+
+# %% [markdown] tags=["ex:zigzag_tokens", "ex-prompt"]
+# ```{exercise} Deal a text in zigzag
+# :label: ex-zigzag-tokens
+# `ranks` devices share a text of `seq` tokens for causal attention. So that all have the same work, the text is cut into
+# 2 · `ranks` stretches of equal length, and device number `rank`, counted from 0, holds two of them: the one that is `rank` stretches
+# from the beginning, and the one that is `rank` stretches from the end {cite}`grattafiori2024`. Write `zigzag_tokens(rank, ranks, seq)`,
+# which returns the positions of its tokens in the text, in ascending order, as an array of ints (seq / ranks,). 2 · `ranks` divides `seq`.
+# (Rotary embeddings of this device need exactly these numbers.)
+# ```
+
+# %% tags=["ex:zigzag_tokens", "ex-stub"]
+def zigzag_tokens(rank, ranks, seq):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:zigzag_tokens", "ex-check"]
+check(zigzag_tokens)
+
+# %% tags=["ex:zigzag_tokens", "ex-solution", "hide-cell"]
+def zigzag_tokens(rank, ranks, seq):
+    stretches = np.arange(seq).reshape(2 * ranks, -1)  # one a row
+    return np.concatenate([stretches[rank], stretches[2 * ranks - 1 - rank]])
+
+
+require(zigzag_tokens)
+
+# %% [markdown] tags=["ex:bytes_sent", "ex-prompt"]
+# ```{exercise} What goes round the ring
+# :label: ex-bytes-sent
+# In ring attention `ranks` devices share a text of `seq` tokens evenly {cite}`liu2023b`. Forward, the keys and values of every device travel
+# round the ring until every other device has had them. Backward they travel once more, and the gradients of keys and of values too: they start
+# at the first device after their owner, gather the share of every other device, and go home at the end. Write
+# `bytes_sent(ranks, kv_heads, seq, dim_head, bytes_per_number, bytes_per_gradient)`, which returns `(forward, backward)`: the bytes that **one**
+# device sends for one layer and one sequence, as exact Python ints. Keys and values have `kv_heads` heads of width `dim_head` and numbers of
+# `bytes_per_number` bytes, their gradients numbers of `bytes_per_gradient` bytes. `ranks` divides `seq`; one device alone sends nothing.
+# ```
+
+# %% tags=["ex:bytes_sent", "ex-stub"]
+def bytes_sent(ranks, kv_heads, seq, dim_head, bytes_per_number, bytes_per_gradient):
+    raise NotImplementedError("replace this line")
+
+# %% tags=["ex:bytes_sent", "ex-check"]
+check(bytes_sent)
+
+# %% tags=["ex:bytes_sent", "ex-solution", "hide-cell"]
+def bytes_sent(ranks, kv_heads, seq, dim_head, bytes_per_number, bytes_per_gradient):
+    piece = 2 * kv_heads * (seq // ranks) * dim_head  # keys and values of one device
+    numbers = (ranks - 1) * piece                     # every piece but one comes by
+    return numbers * bytes_per_number, numbers * (bytes_per_number + bytes_per_gradient)
+
+
+require(bytes_sent)
+
+# %% [markdown] tags=["ex:explore_stripes", "ex-prompt", "ex-open"]
+# ```{exercise} Explore: stripes
+# :label: ex-explore-stripes
+# Striped Attention gives rank $r$ the tokens $r$, $r + R$, $r + 2R$ and so on {cite}`brandon2023`. Which mask does a rank need against the keys of an earlier rank, and which against those of a later one? Write it down for $R = 2$ and 6 tokens, count the scores of each rank in each step, and compare with zigzag: which of the two is balanced exactly?
+# ```
+
+# %% [markdown]
+# **Sources.** The ring: {cite:t}`liu2023b`; its imbalance under a causal mask, and stripes: {cite:t}`brandon2023`; zigzag and all-gather at scale: {cite:t}`grattafiori2024`; all-to-all: {cite:t}`jacobs2023`; the backward pass of a tile: {cite:t}`dao2023`.
