@@ -6,6 +6,12 @@ values it has at the moment, while they already travel on to the next; partial r
 
 import contextlib
 import functools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -16,7 +22,7 @@ from attnlib.flash import flash_attention, merge_partial
 from attnlib.flash._parts import LOG2E, Workspace, check_count, check_heads, to_items
 from attnlib.flash._tiles import TILE_Q, Sight, add_gradients, stretches
 
-__all__ = ["chunk_pairs", "chunks_of", "count_sent", "ring_attention", "zigzag_merge", "zigzag_split"]
+__all__ = ["chunk_pairs", "chunks_of", "count_sent", "ring_attention", "torchrun", "zigzag_merge", "zigzag_split"]
 
 _counters: list[dict[str, int]] = []
 
@@ -305,6 +311,52 @@ def count_sent():
         yield counter
     finally:
         _counters[:] = [each for each in _counters if each is not counter]
+
+
+def torchrun(program: str, ranks: int, seconds: float = 120) -> str:
+    """Run a Python program in several processes of this computer, as `torchrun` does; return what they print.
+
+    Parameters
+    ----------
+    program : str
+        Its text. Each process learns its rank from `torch.distributed.init_process_group("gloo")`.
+    ranks : int
+        How many processes.
+    seconds : float
+        After which all of them are ended: processes that wait for each other in vain would wait for long.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    RuntimeError
+        If one of them fails, with what it said, or they are not done in time.
+    ValueError, TypeError
+        If `program` is no text or `ranks` no int from 1.
+    """
+    if not isinstance(program, str):
+        raise TypeError(f"torchrun: program is of type {type(program).__name__}, expected a str")
+    check_count("torchrun", 1, ranks=ranks)
+    library = str(Path(__file__).parents[1])
+    paths = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "program.py")
+        path.write_text(program, encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(path)]
+        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                                   env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)})
+        try:
+            printed, said = started.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"torchrun: {ranks} processes were not done after {seconds} seconds") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)       # the processes, too, that torchrun has started
+    if started.returncode:
+        raise RuntimeError(f"torchrun: a process failed:\n{said}")
+    return printed
 
 
 def wide(x):

@@ -24,9 +24,6 @@
 # %%
 import inspect
 import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -229,7 +226,7 @@ for ranks in (2, 4, 16, 64):
 print(inspect.getsource(ring.Ring.go_round))
 
 # %% [markdown]
-# A program for it is started as often as there are ranks, by `torchrun`, and each copy learns from its environment who it is. All copies execute the same lines; `rank` tells them apart. On GPUs, `gloo` becomes `nccl` and the tensors lie on `cuda`.
+# A program for it is started as often as there are ranks, by `torchrun`, and each copy learns from its environment who it is. All copies execute the same lines; `rank` tells them apart. On GPUs, `gloo` becomes `nccl` and the tensors lie on `cuda`. (`ring.torchrun` writes the program to a file, runs `torchrun --standalone --nproc-per-node 2` on it, and ends it should it hang.)
 
 # %%
 PROGRAM = """
@@ -261,17 +258,7 @@ dist.destroy_process_group()
 """
 
 # %%
-def torchrun(program, ranks):
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "program.py"
-        path.write_text(program, encoding="utf-8")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return [line.split() for line in done.stdout.strip().splitlines()]
-
-
-found = torchrun(PROGRAM, ranks=2)
+found = [line.split() for line in ring.torchrun(PROGRAM, ranks=2).splitlines()]
 for rank, error, *_ in found:
     print(f"rank {rank}: result and three gradients agree with one process: {float(error) < 1e-12}")
     assert float(error) < 1e-12  # sums of 512 numbers near 1 in float64
@@ -418,33 +405,36 @@ plt.show()
 # %%
 from coursework import check, require
 
-# %% [markdown] tags=["ex:merge_partial", "ex-prompt"]
-# ```{exercise} Two halves of the keys, one result
-# :label: ex-merge-partial
-# The keys of an attention have been shared between two machines. Each has attended to its own keys and returns its finished result
-# `out` (..., seq_q, dim_v), already divided, and `lse` (..., seq_q): for each query the logarithm of the sum of exp(score) over its
-# keys. Write `merge_partial(out_a, lse_a, out_b, lse_b)`, which returns `(out, lse)` as they would be for all keys together. The lse
-# may be 10,000 or −10,000 without overflow or underflow. Where one side saw no key its `lse` is $-\infty$ and its `out` zeros: the
-# other side's result is returned. Where neither saw any, return $-\infty$ and zeros.
+# %% [markdown] tags=["ex:merge_round", "ex-prompt"]
+# ```{exercise} All parts at once
+# :label: ex-merge-round
+# A device has met the keys of all `ranks` devices, and kept what it computed with each: `outs` (ranks, ..., seq_q, dim_v), the finished
+# results of softmax attention over the keys of one device, already divided, and `lses` (ranks, ..., seq_q), for each query the logarithm of
+# the sum of exp(score) over the keys of that device. Write `merge_round(outs, lses)`, which merges all of them at once and returns
+# `(out, lse)`, (..., seq_q, dim_v) and (..., seq_q), as they would be for all keys together. An lse may be 10,000 or −10,000. Under a causal mask
+# a query sees no key of some devices: there `lses` is $-\infty$ and `outs` zeros, and they must not count. A query that sees no key of any
+# device gets $-\infty$ and zeros. (NumPy; the inputs stay as they are.)
 # ```
 
-# %% tags=["ex:merge_partial", "ex-stub"]
-def merge_partial(out_a, lse_a, out_b, lse_b):
+# %% tags=["ex:merge_round", "ex-stub"]
+def merge_round(outs, lses):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:merge_partial", "ex-check"]
-check(merge_partial)
+# %% tags=["ex:merge_round", "ex-check"]
+check(merge_round)
 
-# %% tags=["ex:merge_partial", "ex-solution", "hide-cell"]
-def merge_partial(out_a, lse_a, out_b, lse_b):
-    lse = np.logaddexp(lse_a, lse_b)  # (..., seq_q)
-    shift = np.where(np.isneginf(lse), 0, lse)  # neither side saw a key
-    share_a = np.exp(lse_a - shift)[..., None]  # (..., seq_q, 1)
-    share_b = np.exp(lse_b - shift)[..., None]
-    return share_a * out_a + share_b * out_b, lse
+# %% tags=["ex:merge_round", "ex-solution", "hide-cell"]
+def merge_round(outs, lses):
+    top = lses.max(axis=0)  # (..., seq_q)
+    shift = np.where(np.isneginf(top), 0, top)  # nobody saw a key
+    powers = np.exp(lses - shift)  # (ranks, ..., seq_q)
+    total = powers.sum(axis=0)
+    shares = powers / np.where(total == 0, 1, total)
+    with np.errstate(divide="ignore"):
+        return (shares[..., None] * outs).sum(axis=0), shift + np.log(total)
 
 
-require(merge_partial)
+require(merge_round)
 
 # %% [markdown] tags=["ex:zigzag_tokens", "ex-prompt"]
 # ```{exercise} Deal a text in zigzag

@@ -314,6 +314,24 @@ def test_an_error_in_one_process_fails(tmp_path):
         launch(2, fail, tmp_path / "place")
 
 
+def test_torchrun_runs_a_program_and_says_what_failed():
+    program = """
+import os, sys, time
+if sys.argv and int(os.environ["RANK"]) == 1:
+    print(os.environ["WORLD_SIZE"], flush=True)
+    raise ArithmeticError("a mistake") if WHAT == "fail" else SystemExit(0)
+if WHAT == "hang":
+    time.sleep(100)
+"""
+    assert ring.torchrun(program.replace("WHAT", "'print'"), 2) == "2\n"
+    with pytest.raises(RuntimeError, match="ArithmeticError: a mistake"):
+        ring.torchrun(program.replace("WHAT", "'fail'"), 2)
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="2 processes were not done after 4 seconds"):
+        ring.torchrun(program.replace("WHAT", "'hang'"), 2, seconds=4)
+    assert time.monotonic() - start < 15
+
+
 # In one process.
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
@@ -389,6 +407,8 @@ Q, KV = shaped(1, 4, 6, 8), shaped(1, 2, 6, 8)
     (lambda: ring.zigzag_split(Q, 1.0), TypeError, "ranks is of type float"),
     (lambda: ring.zigzag_split(Q, 1, 4), ValueError, "axis is 4"),
     (lambda: ring.zigzag_split(Q.numpy(), 1), TypeError, "x is of type ndarray"),
+    (lambda: ring.torchrun(None, 2), TypeError, "program is of type NoneType"),
+    (lambda: ring.torchrun("", 0), ValueError, "ranks is 0"),
     (lambda: ring.zigzag_merge(Q), TypeError, "pieces is of type Tensor"),
     (lambda: ring.zigzag_merge([]), ValueError, "pieces is empty"),
     (lambda: ring.zigzag_merge([Q, KV]), ValueError, "pieces has shapes (1, 4, 6, 8) and (1, 2, 6, 8)"),

@@ -130,8 +130,9 @@ def traffic(ranks: list[int], mebibytes: dict[str, list[float]]) -> Figure:
         at.loglog(ranks, values, label=name)
     at.set_xticks(ranks, [str(each) for each in ranks])
     at.xaxis.set_minor_formatter(NullFormatter())
-    at.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    at.set_yticks([125, 250, 500, 1000, 2000], ["125", "250", "500", "1000", "2000"])
+    at.yaxis.set_minor_formatter(NullFormatter())
     at.set_xlabel("devices")
     at.set_ylabel("MiB sent by each, one layer")
-    at.legend()
+    at.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
