@@ -284,7 +284,7 @@ def whose_tile(heads, seq, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
 
 # %% [markdown]
 # `attnlib.kernels.forward.whose_tile`. A GPU starts programs, in practice, in the order of their numbers, as many as it has room for, and the next when one is done. Under a causal mask the last queries have the longest walk. Does it matter whether they are begun last or first? Play it through: 32 tiles of queries, of which number i walks i + 1 tiles of keys, on six units
-# (an H100 has 132 multiprocessors, and more heads to deal out).
+# (an H100 SXM has 132 multiprocessors {cite}`nvidia2022`, and more heads to deal out).
 
 # %%
 def schedule(lengths, units):
@@ -300,7 +300,7 @@ short_first, long_first = schedule(range(1, 33), 6), schedule(range(32, 0, -1), 
 for name, bars in (("shortest first", short_first), ("longest first", long_first)):
     print(f"{name}: done after {max(start + length for _, start, length in bars):.0f} tiles; evenly shared: {sum(range(33)) / 6:.0f}")
 
-# %% mystnb={"image": {"alt": "Two timelines of six units. With the shortest programs first, the bars grow longer to the right and the units finish far apart; with the longest first, the short ones fill the gaps at the end and all units finish together."}, "figure": {"caption": "The same programs in two orders. Long ones begun last leave units idle at the end.", "name": "fig-triton-schedule"}}
+# %% mystnb={"image": {"alt": "Two timelines of six units. With the shortest programs first, the bars grow longer to the right and the units finish far apart; with the longest first, the short ones fill the gaps at the end and all units finish nearly together."}, "figure": {"caption": "The same programs in two orders. Long ones begun last leave units idle at the end.", "name": "fig-triton-schedule"}}
 plots.schedules({"shortest first": short_first, "longest first": long_first}, 6)
 plt.show()
 

@@ -97,7 +97,7 @@ assert np.allclose(by_weights, by_result)
 print(by_result[:4])
 
 # %% [markdown]
-# So three things are kept from the forward pass besides its inputs: the result, which somebody keeps anyway, and one number for each row. What would the weights be, for 16 heads and 16,384 tokens in 16 bits?
+# So two things are kept from the forward pass besides its inputs: the result, which the next layer has anyway, and one number for each row. What would the weights be, for 16 heads and 16,384 tokens in 16 bits?
 
 # %%
 heads, seq, dim = 16, 16384, 64
@@ -440,7 +440,7 @@ for name, count in products.items():
 # Five: the scores once more. And seven: `keys_tile` has four products and `queries_tile` three, of which scores and $dA$ are made in both. That is 40% more than one walk, and is the price of owners. (TFLOP/s of backward passes are usually stated as if there were five, 2.5 times the forward pass {cite}`dao2023`, whatever the kernel really does.)
 # :::
 #
-# Is it not better to keep the weights? Compare, for one pair of a query and a key, the time of the extra product with the time to write its weight in the forward pass and to read it in the backward pass. The data sheet of an H100 SXM says 989 TFLOP/s for dense bf16 and 3.35 TB/s for its memory {cite}`nvidia2022`: peaks both, which no program reaches.
+# Is it not better to keep the weights? Compare, for one pair of a query and a key, the time of the extra product with the time to write its weight in the forward pass and to read it in the backward pass. NVIDIA's paper on the H100 SXM gives 989 TFLOP/s for dense bf16 and 3.35 TB/s for its memory {cite}`nvidia2022`: peaks both, which no program reaches.
 
 # %%
 compute, memory, dim = 989e12, 3.35e12, 64
@@ -524,7 +524,7 @@ print("gradients of kernels and torch tiles agree")
 # | `lse` brings a weight back from its own score; `delta` is $dO \cdot O$ and needs no weights | the real head |
 # | give every result one owner: no atomics, no races, the same bits | 16 programs and one total; the sums in 1000 orders |
 # | two walks make seven products, one walk makes five, keeping the weights four | the count |
-# | and still recomputing beats reading, at the peaks of a data sheet | picoseconds for a pair |
+# | and still recomputing beats reading, at a chip's peaks | picoseconds for a pair |
 # | zeros beyond the queries are harmless backwards, zeros beyond the keys are not | `keys_tile`, `queries_tile` |
 # | rows of $dS$ sum to zero | without delta they do not |
 #
