@@ -7,7 +7,6 @@ values it has at the moment, while they already travel on to the next; partial r
 import contextlib
 import functools
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -345,15 +344,14 @@ def torchrun(program: str, ranks: int, seconds: float = 120) -> str:
         path = Path(place, "program.py")
         path.write_text(program, encoding="utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(path)]
-        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                    env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)})
         try:
             printed, said = started.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            started.terminate()                              # torchrun ends its processes, which a plain kill would leave behind
+            started.communicate()
             raise RuntimeError(f"torchrun: {ranks} processes were not done after {seconds} seconds") from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)       # the processes, too, that torchrun has started
     if started.returncode:
         raise RuntimeError(f"torchrun: a process failed:\n{said}")
     return printed

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import functools
+import os
 import time
 import types
 
@@ -314,22 +315,25 @@ def test_an_error_in_one_process_fails(tmp_path):
         launch(2, fail, tmp_path / "place")
 
 
-def test_torchrun_runs_a_program_and_says_what_failed():
+def test_torchrun_runs_a_program_and_says_what_failed(tmp_path):
     program = """
 import os, sys, time
 if sys.argv and int(os.environ["RANK"]) == 1:
     print(os.environ["WORLD_SIZE"], flush=True)
     raise ArithmeticError("a mistake") if WHAT == "fail" else SystemExit(0)
 if WHAT == "hang":
+    open(PLACE, "w").write(str(os.getpid()))
     time.sleep(100)
 """
     assert ring.torchrun(program.replace("WHAT", "'print'"), 2) == "2\n"
     with pytest.raises(RuntimeError, match="ArithmeticError: a mistake"):
         ring.torchrun(program.replace("WHAT", "'fail'"), 2)
     start = time.monotonic()
-    with pytest.raises(RuntimeError, match="2 processes were not done after 4 seconds"):
-        ring.torchrun(program.replace("WHAT", "'hang'"), 2, seconds=4)
-    assert time.monotonic() - start < 15
+    with pytest.raises(RuntimeError, match="2 processes were not done after 6 seconds"):
+        ring.torchrun(program.replace("WHAT", "'hang'").replace("PLACE", repr(str(tmp_path / "pid"))), 2, seconds=6)
+    assert time.monotonic() - start < 30
+    with pytest.raises(ProcessLookupError):                  # and leaves nobody behind
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 # In one process.
