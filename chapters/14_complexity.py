@@ -679,7 +679,7 @@ assert per_score["1 MiB"] * rate > 10  # far from free
 
 # %% [markdown]
 # In a small map an exponential (with the reading, subtracting, summing and dividing around it) takes as long as dozens of FLOPs of a product; fifty to eighty in our runs. At a head width of 64 a score costs 256 FLOPs, so softmax then adds a fifth to a third to the time of the core, and half of that to a layer at $n = 2d$: tolerable to leave out. In a large map the same exponential takes several times as long. The traffic? The third line reads
-# and writes just as much, into memory that is there already, and takes hardly longer than the small map. The rest goes to the operating system, which hands out a new large array as fresh pages, each zeroed when it is first touched, and takes them back at the end of the call. The naive layer pays for that at its longest texts. (How much depends on the system. GPUs keep the memory they have allocated; there it is the traffic of the map that counts {cite}`dao2022`.)
+# and writes just as much, into memory that is there already, and takes hardly longer than the small map. The rest goes to the operating system, which hands out a new large array as fresh pages, each zeroed when it is first touched, and takes them back at the end of the call. The naive layer pays for that at its longest texts. (How much depends on the system. On a GPU PyTorch keeps the memory it has allocated; there it is the traffic of the map that counts {cite}`dao2022`.)
 #
 # Chapter 6 said that more heads are free in FLOPs and not free in exponentials. Cut the width of 256 into 1, 4, 16 and 64 heads. Predict the times from the two rates, then look.
 
