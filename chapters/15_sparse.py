@@ -82,7 +82,7 @@ assert hidden == dense == 4 * heads * n * n * d  # none: a mask is no product
 # ## Skip, instead of hiding
 #
 # A query at position $i$ needs the keys $i - 128$ to $i$. Its neighbour needs nearly the same ones. So take a *block* of queries together, cut out the slice of keys that any of them needs, and do ordinary
-# attention on that; a small mask takes care of the corners.
+# attention on that; a small mask takes care of the corners. (Where there are fewer queries than keys, the queries are the last positions, as in chapter 3.)
 
 # %%
 def window_in_blocks(q, k, v, left, right=0, block=64):
@@ -102,7 +102,7 @@ def window_in_blocks(q, k, v, left, right=0, block=64):
 # %%
 skipped = window_in_blocks(q, k, v, left)
 by_mask = calls["window by a mask"]()
-assert torch.allclose(skipped, by_mask, atol=1e-5)  # sums of up to 129 numbers near 1 in float32
+assert torch.allclose(skipped, by_mask, atol=1e-5)  # weighted means of up to 129 numbers, in float32
 
 # %% [markdown]
 # A block of 64 queries needs $64 + 128$ keys. What share of the FLOPs do you expect, and what share of the time?
@@ -150,7 +150,7 @@ plt.show()
 assert 1 < min(by_size, key=by_size.get) < 1024  # the best size lies between
 
 # %% [markdown]
-# A block of $b$ queries in a window of $w$ keys computes about $(b + w)/w$ times what is needed, and the products must be large enough to run at speed (chapter 14). That is the compromise of every sparse
+# A block of $b$ queries, in a window of $w$ keys that counts the query itself, computes $(b + w - 1)/w$ times what is needed (a little less where the text begins), and the products must be large enough to run at speed (chapter 14). That is the compromise of every sparse
 # attention in this chapter, on GPUs too: **a block is computed whole or not at all.**
 #
 # ## Any pattern: a map of blocks
@@ -169,7 +169,7 @@ touched_blocks(corner, 4).int()
 
 # %% [markdown]
 # The function is `attnlib.sparse.touched_blocks`. Now four patterns of the literature, drawn for 64 tokens and blocks of 8: a window, a dilated window and a window with global tokens {cite}`beltagy2020`, and Big Bird's
-# mixture of neighbouring, first and random blocks {cite}`zaheer2020`. (The *strided* pattern of the first sparse Transformer is a window in one head and a dilated window in another {cite}`child2019`.) All are predicates of `attnlib.masks`. Each query of the first two may see eight keys before it, and itself. Which of the four touches the most blocks?
+# mixture of neighbouring, first and random blocks {cite}`zaheer2020`. (The *strided* pattern of the first sparse Transformer is a window in one head and a dilated window in another {cite}`child2019`.) All are predicates of `attnlib.masks`. Each query of the first two may see itself and eight keys before it, which are the nearest or every seventh, `dilated(8, 7)`; a global token sees all and is seen by all. Which of the four touches the most blocks?
 
 # %%
 causal = masks.causal
@@ -184,7 +184,7 @@ touched = {name: touched_blocks(mask, 8) for name, mask in drawn.items()}
 for name, mask in drawn.items():
     print(f"{name:9} {mask.float().mean():.3f} of the pairs, {touched[name].float().mean():.3f} of the blocks")
 
-# %% mystnb={"image": {"alt": "Four squares of 64 by 64 pairs with the touched blocks framed: a band along the diagonal, nine thin diagonals that touch every block below the diagonal, a band with a column, and whole blocks."}, "figure": {"caption": "What is computed is what is framed. The dilated window allows fewer pairs than the plain one and touches every block of the past.", "name": "fig-sparse-patterns"}}
+# %% mystnb={"image": {"alt": "Four squares of 64 by 64 pairs with the touched blocks framed: a band along the diagonal, nine thin diagonals that touch every block below the diagonal, a band with a column, and whole blocks."}, "figure": {"caption": "A frame marks a touched block: what is framed is computed. The dilated window allows fewer pairs than the plain one and touches every block of the past.", "name": "fig-sparse-patterns"}}
 plots.patterns({name: mask.numpy() for name, mask in drawn.items()}, {name: each.numpy() for name, each in touched.items()}, 8)
 plt.show()
 
@@ -231,7 +231,7 @@ for name, mask in drawn.items():
 #
 # ## Can the dilated window be saved?
 #
-# Its pairs are not disordered, only in the wrong order. With step 7, position 21 sees 14, 7 and 0 and is seen by 28, 35 …; with 20 or 22 it has nothing to do. So sort the positions into classes by their remainder: within a class, the dilated window is
+# Its pairs are not disordered, only in the wrong order. With step 8, position 24 sees 16, 8 and 0 and is seen by 32, 40 …; with 23 or 25 it has nothing to do. So sort the positions into classes by their remainder: within a class, the dilated window is
 # a plain one.
 
 # %%
@@ -250,12 +250,14 @@ assert torch.allclose(dilated_in_classes(q, k, v, 32, step), attention(q, k, v, 
 print(f"in blocks of the text {in_rows / dense:.3f} of the FLOPs, in classes {in_classes / dense:.3f}")
 
 # %% [markdown]
-# Not a single product became sparse; the *order* changed. This is `attnlib.sparse.dilated_in_classes`. The general rule: **sparsity pays when a permutation makes it into blocks**, and looking for such an order is a good part of designing sparse attention. Reformer sorts by hash value for the same
+# In the text a block reads 5 of 32, or 0.156, fewer at the beginning. In classes, eight of 256 tokens, it reads 64 + 32 keys of 2048, or 0.047, again fewer at the beginning. (The length is a multiple of the step here; the library's `dilated_attention` takes any.)
+#
+# Not a single product became sparse; the *order* changed. This is `attnlib.sparse.dilated_in_classes`. The general rule: **sparsity pays when a permutation makes it into blocks**, and looking for such an order is a good part of designing sparse attention. Reformer sorts tokens by a hash of their vectors, which similar ones tend to share, for the same
 # reason {cite}`kitaev2020`.
 #
 # ## Two parts, one result
 #
-# A window with global tokens has two regular parts, a band and a few columns. Each is easy to compute alone. But softmax divides by a sum over *all* keys, so results of the parts cannot be added. What has to be kept beside each result so that they can be merged?
+# A window with global tokens has two regular parts, a band and a few columns. Each can be computed alone. But softmax divides by a sum over *all* keys, so results of the parts cannot be added. What has to be kept beside each result so that they can be merged?
 #
 # :::{dropdown} Your prediction, then ours
 # One number for each row: the {term}`log-sum-exp` $L$ of its scores. Part $a$ carries the weight $e^{L_a}$ of the total $e^{L_a} + e^{L_b}$.
@@ -263,7 +265,7 @@ print(f"in blocks of the text {in_rows / dense:.3f} of the FLOPs, in classes {in
 
 # %%
 def merge_partial(out_a, lse_a, out_b, lse_b):
-    blind = (lse_a == -torch.inf) & (lse_b == -torch.inf)
+    blind = (lse_a == -torch.inf) & (lse_b == -torch.inf)    # no key in either part: -inf minus -inf would be NaN
     lse_a, lse_b = lse_a.masked_fill(blind, 0), lse_b.masked_fill(blind, 0)
     share_b = torch.sigmoid(lse_b - lse_a)                   # e^lse_b / (e^lse_a + e^lse_b)
     out = torch.lerp(out_a, out_b, share_b.unsqueeze(-1))    # (1 - share_b) · out_a + share_b · out_b
@@ -281,7 +283,7 @@ print(f"largest difference {(merged - attention(q, k, v)[0]).abs().max():.0e}")
 assert torch.allclose(merged, attention(q, k, v)[0], atol=1e-5)
 
 # %% [markdown]
-# Exact, up to rounding: it is `attnlib.sparse.merge_partial`, and `global_window_attention` is a window and a few columns, merged (and the global queries' few rows, in full). FlashAttention goes from tile to tile in the same way {cite}`dao2022`; it keeps $L$ as two numbers a row, the maximum and the sum of the online softmax {cite}`milakov2018`.
+# Exact, up to rounding: it is `attnlib.sparse.merge_partial`, and `global_window_attention` is a window and a few columns, merged; the window leaves the global keys out, or they would count twice. (The few rows of the global queries are computed in full.) FlashAttention goes from tile to tile in the same way {cite}`dao2022`; it keeps $L$ as two numbers a row, the running maximum and the running sum of chapter 4 {cite}`milakov2018`.
 #
 # ## How far does it see?
 #
@@ -301,7 +303,8 @@ near = torch.from_numpy(masks.to_array(masks.sliding_window(4), 64))
 [field([near] * depth) for depth in (1, 2, 3, 4)]
 
 # %% [markdown]
-# Each layer adds `left` = 4. Predict before the next cell: windows that are dilated by 1, 2, 4, 8 from layer to layer, with four keys before each query; the window with two global tokens; Big Bird in blocks of 4.
+# Each layer adds `left` = 4. Predict before the next cell: windows that are dilated by 1, 2, 4, 8 from layer to layer, with four keys before each query; the window with two global tokens; and of Big Bird in blocks of 4
+# (each sees itself, the one before, the first, and one at random if it lies in the past) only whether it grows faster than the window.
 
 # %%
 def mask_of(predicate, tokens=64):
@@ -327,7 +330,7 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your predictions, then ours
-# Steps that double from layer to layer about double the reach: $1 + 4(1 + 2 + 4 + 8) = 61$ of 64 tokens after four layers. Two global tokens add only themselves as long as everything is causal: the first two positions cannot look *ahead* to collect anything. Big Bird's numbers depend on where its random blocks fall. In an encoder, where they may,
+# Steps that double from layer to layer about double the reach: $1 + 4(1 + 2 + 4 + 8) = 61$ of 64 tokens after four layers. Two global tokens add only themselves as long as everything is causal: the first two positions cannot look *ahead* to collect anything. Big Bird starts with four blocks of 4 and grows faster than the window, because each block in reach brings its neighbour *and* its random block; how much faster depends on where those fall. In an encoder, where the first positions may look ahead,
 # two layers suffice from everywhere to everywhere: token → global token → token.
 # :::
 
@@ -341,8 +344,8 @@ assert field([two_sided] * 2) == 64
 #
 # ## Let the content choose
 #
-# All patterns so far are fixed before the text is known. Instead, let each block of queries look for the blocks it needs. Scoring all keys would bring the square back; so score a *summary* of each block, the mean of its keys, and read only the best blocks in full. This is the selection
-# branch of Native Sparse Attention {cite}`yuan2025` with a mean in place of its learned summary; Mixture of Block Attention takes the mean, too {cite}`lu2025`. In both each query chooses for itself, where here a block of queries chooses together.
+# All patterns so far are fixed before the text is known. Instead, let each block of queries look for the blocks it needs. Scoring all keys would bring the square back; so score a *summary* of each block, the mean of its keys, and read only the best blocks in full. Native Sparse
+# Attention reads in three ways side by side, summaries of blocks, chosen blocks and a window; this is the second of them, with a mean in place of its learned summary {cite}`yuan2025`. Mixture of Block Attention takes the mean, too {cite}`lu2025`. In both each query chooses for itself, where here a block of queries chooses together.
 
 # %%
 def chosen_in_rows(q, k, v, top_k, block):
@@ -388,11 +391,11 @@ assert earlier_change(by_first) == 0 < earlier_change(by_mean)
 
 # %% [markdown]
 # With the mean, a later token changes what an earlier one reads: the choice **leaks the future**, although every attended pair is causal. The mask is right and the model cheats; a loss that is too good is all you would see of it in training. (The rows
-# compared have the same query, and see the same past, before and after.)
+# compared have the same query, and see the same past, before and after.) The price of letting the first ask: the others of its block read what *it* wanted. In the fourth exercise every query asks for itself.
 #
 # ### The needle
 #
-# Does the choice find what a window misses? Hide one key in 2048 random ones, in the direction of the last query and `strength` times as long as the others are on average. Read 256 keys besides the last block, in blocks of 8, 32 or 128, and ask how often the needle is among them. At random it would be
+# Does the choice find what a window misses? Hide one key in 2048 random ones, in the direction of the query that asks and `strength` times as long as the others are on average. The query stands in the last block; read 256 keys besides that one, in blocks of 8, 32 or 128, and ask how often the needle is among them. At random it would be
 # about one time in eight.
 
 # %%
@@ -435,8 +438,8 @@ plots.band_in_memory(rows, width)
 plt.show()
 
 # %% [markdown]
-# No number was copied: `band` *is* the tile's memory, seen with another stride. Maxima, exponentials and sums run over the view, over what is needed and nothing else; and what lies between two rows of the band is one stretch of $b$ numbers, which is set to zero in a single step before the product with the values.
-# Which entries does the view of the gaps hold here?
+# No number was copied: `band` *is* the tile's memory, seen with another stride. Maxima, exponentials and sums run over the view, over what is needed and nothing else. But the product with the values takes the whole tile, so what lies beside the band has to be zero by then. A second view holds the gaps between the rows of the band.
+# Which entries are in it here?
 
 # %%
 gaps = tile.as_strided((rows - 1, rows), (columns + 1, 1), width)
@@ -445,10 +448,10 @@ assert sorted([*band.flatten().tolist(), *gaps.flatten().tolist()]) == list(rang
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# All the others: the right end of one row and the left end of the next, together always $b$ places. Band and gaps cover the tile without overlap.
+# All the others: the right end of one row and the left end of the next, together always $b$ places. Band and gaps cover the tile without overlap, so a single step sets to zero all that is not needed.
 # :::
 #
-# What is that worth? The readable form against the library's, for the window of 128:
+# What is that worth? The readable form against the library's, for the window of 128 (all are timed again, so the first three differ a little from before):
 
 # %% tags=["nbval-ignore-output"]
 calls["library"] = lambda: sparse.sliding_window_attention(q, k, v, left)
@@ -461,13 +464,14 @@ assert shares["library"].median < shares["window in blocks"].median
 # %% [markdown]
 # ## Predicted and measured
 #
-# Now the test for all of them. The prediction is one number, the share of pairs that is computed; the measurement is the share of the time of dense attention, PyTorch's fused kernel. For 4096 tokens:
+# Now the test for all of them. The prediction is one number, the share of pairs that is computed, counted in FLOPs; the measurement is the share of the time of dense attention, PyTorch's fused kernel. For 4096 tokens, with the library's functions: `window` sees
+# 255 keys before the query, and so does its map of blocks; `dilated` sees 255 in steps of 4, `chosen` 4 blocks of 128. These are causal. `global`, with 64 global tokens and 256 keys to either side, and Big Bird look both ways, as in an encoder.
 
 # %%
 n = 4096
 q, k, v = (draw(1, heads, n, d) for _ in range(3))
 maps = {
-    "blocks: window": sparse.block_map(masks.sliding_window(511), n, block_size=128),
+    "blocks: window": sparse.block_map(masks.sliding_window(255), n, block_size=128),
     "blocks: Big Bird": sparse.block_map(masks.bigbird(n, 128), n, block_size=128),
     "blocks: causal": sparse.block_map(masks.causal, n, block_size=128),
 }
@@ -500,7 +504,7 @@ plt.show()
 assert measured["window"] < measured["blocks: causal"] < 2  # in the order predicted
 
 # %% [markdown]
-# The prediction is too low by a factor, the last column above, which depends little on the pattern. What is missing from it: gathering, Python's loop over blocks, and blocks too small for the full rate.
+# The prediction is too low by a factor, the last column above, which depends little on the pattern. What is missing from it: softmax and mask as steps of their own, where the dense one is a single fused kernel; gathering; Python's loop over blocks; and blocks too small for the full rate.
 #
 # One processor and one run are not much of a measurement. So the same has been recorded by `make bench`: 8 heads, longer texts, two runs of several rounds. Here is the causal window of 256 keys at 16,384 tokens, against other
 # implementations of the same window and against dense *causal* attention, which PyTorch computes without the upper triangle when it is told `is_causal=True`:
@@ -569,7 +573,7 @@ for run in growth["slope"]:
 # | claim | shown by |
 # |---|---|
 # | a mask saves nothing | equal FLOPs, and no less time, with one pair in sixteen allowed |
-# | a block is computed whole or not at all | a block of $b$ in a window of $w$ computes $(b+w)/w$ times what is needed |
+# | a block is computed whole or not at all | a block of $b$ in a window of $w$ computes $(b+w-1)/w$ times what is needed |
 # | fine-grained sparsity touches every block | a dilated window; one random pair in a hundred |
 # | order can turn it into blocks | dilated windows in classes |
 # | partial results merge exactly | one log-sum-exp a row |
@@ -592,6 +596,8 @@ for run in growth["slope"]:
 # and its first tokens, the sinks, fall out; keeping four of them mends most of that {cite}`xiao2023`.
 #
 # ## Exercises
+#
+# The exercises are in NumPy.
 
 # %%
 from coursework import check, require
@@ -669,7 +675,7 @@ require(attend_in_window)
 # first `n_global` positions are global: as keys they are seen by every query, as queries they see every key. `random_keys`, an integer
 # array (seq, n_random), holds in row i the positions that were drawn for query i (some may repeat; there may be none, n_random = 0).
 # `q_idx` and `k_idx` are integer arrays that broadcast against each other, such as (seq_q, 1) and (1, seq_k); the result is a boolean
-# array of their common shape. They hold positions, and may be a part of the sequence only.
+# array of their common shape. They hold positions, and may be a part of the sequence only. Nothing here is causal.
 # ```
 
 # %% tags=["ex:bigbird_rule", "ex-stub"]
@@ -728,9 +734,10 @@ def top_k_blocks(q, k, block, top):
 require(top_k_blocks)
 
 # %% [markdown] tags=["ex:explore_summary", "ex-prompt", "ex-open"]
-# ```{exercise} Explore: a better summary
+# ```{exercise} Explore: another summary
 # :label: ex-explore-summary
-# The mean drowns a single needle. Score a block by the largest entry of each component instead (take the maximum and the minimum of its keys, and bound the product of a query with any of them, as Quest does {cite}`tang2024`). How do the rates in the table change, and what does the better summary cost?
+# The mean drowns a single needle. Keep two vectors for each block instead: of each component $c$ the largest entry $u_c$ and the smallest $l_c$ among its keys. No key of the block can score higher with $q$ than $\sum_c \max(q_c u_c, q_c l_c)$; rank the blocks by this bound, as Quest does {cite}`tang2024`.
+# Which rates in the table rise, and which fall? Why do short needles suffer? And what does this summary cost?
 # ```
 
 # %% [markdown]

@@ -33,12 +33,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from attnlib import costs, layers, measure
-from attnlib.cache import KVCache, StreamingCache, decode_attention
+from attnlib.cache import StreamingCache, decode_attention
 from attnlib.data import real_head
 from attnlib.memory import NearestMemory
 from attnlib.plots import memory as plots
 from attnlib.positions import sinusoids
-from attnlib.reference import attention
+from attnlib.reference import attention  # NumPy; layers has torch's
 
 # %%
 torch.set_num_threads(1)
@@ -97,8 +97,14 @@ text, answers, ago = make_text(rng, batch=2)
 print(tuple(text.shape), "questions", answers.shape)
 print("last segment asks for facts told", ago[0, -1], "segments ago")
 
+# %%
+names = {SAY: "say", TELL: "tell", ASK: "ask"}
+last = [f"{names[kind]} {a} {b}" for kind, a, b in text[0, -1].tolist()]
+print(*last[:8], sep=", ", end=",\n")
+print(*last[8:], sep=", ")
+
 # %% [markdown]
-# Codes are drawn independently. Suppose a reader sees the current segment alone. What share of questions about a fact told one or more segments ago can it answer?
+# Words carry no meaning; the codes 0 to 7 have the ids 32 to 39. Codes are drawn independently. Suppose a reader sees the current segment alone. What share of questions about a fact told one or more segments ago can it answer?
 #
 # :::{dropdown} Your prediction, then ours
 # One in eight, by construction. The boxes of a text are all different and every code is drawn by itself, so nothing in the segment says anything about the code asked for. (To name the one code it does see is
@@ -126,7 +132,7 @@ print(f"itself: {mixed[0, -1]:.2f}; its place in memory: {mixed[0, 15]:.2f}")
 
 # %% [markdown]
 # The same, because the two keys are the same vector: a query cannot tell *here* from *sixteen tokens ago*. A position that starts anew with every segment is no position in a text. Transformer-XL
-# {cite}`dai2019` drops it, and counts **distance** instead. Write the score of a query at place $i$ and a key at place $j$ for tokens with positions added, multiply out, and replace what belongs to positions:
+# {cite}`dai2019` drops it, and counts **distance** instead. Let token $i$ be content plus position, $x_i + p_i$. The score of a query at place $i$ with a key at place $j$ is then a sum of four products: $q_i \cdot k_j$, $q_i \cdot p_j W_K$, $p_i W_Q \cdot k_j$ and $p_i W_Q \cdot p_j W_K$, with $q_i = x_i W_Q$ and $k_j = x_j W_K$. Replace $p_j W_K$ by a vector of the distance, $r_{i-j}$, and $p_i W_Q$ by vectors that are learned:
 #
 # $$S_{ij} \sqrt d = \underbrace{q_i \cdot k_j}_{(a)} + \underbrace{q_i \cdot r_{i-j}}_{(b)} + \underbrace{u \cdot k_j}_{(c)} + \underbrace{w \cdot r_{i-j}}_{(d)}$$
 #
@@ -148,11 +154,11 @@ backwards = sinusoids(5, 6)[::-1].copy()
 assert np.allclose(distance_vectors(5, 6), backwards, atol=1e-6)  # float32
 
 # %% [markdown]
-# ## How do you turn distances into keys without looking them up?
+# ## How do you get from a score per distance to a score per key?
 #
 # `q @ r.T` gives a score per query and *distance*. We need one per query and *key*. Key $j$ stands at another distance from each query: row $i$ has to move left by one step more than row $i + 1$. Looking up $r_{i-j}$ for every pair costs a vector per pair.
 # The paper computes the score of each query with each distance once, and shifts the rows {cite}`dai2019`. The shift is a trick: put a zero in front of each row, drop the first seq_q of all these numbers, and cut the rest into rows of seq_k again. Padded rows are one longer than the rows cut from them,
-# so each cut begins one place earlier in its row than the cut before.
+# so each cut begins one place earlier in its row than the cut before. With three queries and five keys the padded rows are `0 14 13 12 11 10`, `0 24 23 22 21 20`, `0 34 33 32 31 30`; without the first three numbers, cut every five, they are `12 11 10 0 24`, `23 22 21 20 0`, `34 33 32 31 30`.
 
 # %%
 def relative_shift(scores):
@@ -163,7 +169,7 @@ def relative_shift(scores):
 
 
 # %% [markdown]
-# Three queries and five keys; the last digit of a score names its distance.
+# The same numbers by machine; the last digit of a score names its distance.
 
 # %%
 per_distance = torch.arange(4.0, -1, -1) + 10 * torch.arange(1.0, 4)[:, None]
@@ -336,7 +342,7 @@ for step in range(2):
 #
 # ## How far back does it see?
 #
-# Each layer has a memory of its own inputs, one segment long. The first layer's inputs in the previous segment are words. The second layer's inputs there are results, which had seen one segment further. Before you run it: with three layers, how many segments can a change reach?
+# Each layer has a memory of its own inputs, one segment long. The first layer's inputs in the previous segment are words. The second layer's inputs there are results, which had seen one segment further. Before you run it: with three layers, from how many of the six segments, the last one included, can a change reach the last?
 
 # %%
 def read(blocks, x, seq=16):
@@ -516,15 +522,38 @@ asked = 1 - (4 / 5) ** 4
 print(f"predicted {asked + (1 - asked) / CODES:.3f}")
 
 # %%
-between = recorded["two layers, fact two segments ago, "
-                   "by whether the segment between asked for it"]
+by_question = (", fact two segments ago, "
+               "by whether the segment between asked for it")
+between = recorded["two layers, 16 rows each" + by_question]
 for run in between:
     print(run)
 assert min(run["asked"] for run in between) > 0.9
 assert max(run["not asked"] for run in between) < 0.25
 
 # %% [markdown]
-# So the second layer does pass on, but only what the first had collected for a purpose of its own. No gradient asked the middle segment to hold on to anything else. Reach is not recall.
+# So the second layer does pass on, but only what the first had collected for a purpose of its own. Reach is not recall. Is that the price of the stop? All six segments of a text are in one graph here, so the gradient may run through the memory. The same two layers, as many steps, and only the `detach` left out:
+
+# %%
+class OpenMemory(SegmentMemory):
+    def push(self, x):                     # the gradient may pass
+        rows = x if self.rows is None else torch.cat([self.rows, x], dim=-2)
+        self.rows = rows[..., max(rows.shape[-2] - self.length, 0) :, :]
+
+
+def open_segment():
+    return OpenMemory(SEQ)
+
+
+# %%
+opened = np.array(recorded["recall"]["two layers, without the stop"])
+print(opened.round(2))
+for run in recorded["two layers, without the stop" + by_question]:
+    print(run)
+    assert min(run.values()) > 0.9
+assert opened[:, 2].min() > 0.9 and opened[:, 3:].max() < 0.25
+
+# %% [markdown]
+# Now the fact arrives, whether the middle segment was asked or not. The same layers *can* hold on to what nobody has asked for yet; under the stop, no gradient tells them to. That is the price. It buys training on texts of any length: with the stop you can go backward after every segment, without it the activations of all segments wait for the last.
 #
 # ## Keep a summary of what falls out
 #
@@ -562,6 +591,7 @@ class CompressiveMemory:
 
 # %% [markdown]
 # Now `step` has its use: rows leave the recent part in whole blocks. These are `attnlib.memory.compress` and `attnlib.memory.CompressiveMemory`. Sixteen recent rows and eight slots of four reach 16 + 32 = 48 positions back, three segments, with the space of 24 rows. (Distances count rows: two slots next to each other are one step apart, whatever they sum up.)
+# (We use the mean alone; a `kernel` of the shape (rate, dim, dim) has a matrix for each place of the block.)
 #
 # The task has one fact per segment, so a slot never mixes two. Train a reader with this memory:
 
@@ -582,6 +612,11 @@ assert found["compressive, 16 + 8"][4:].max() < 0.25
 # Three segments back, beyond it nothing. The mean has quartered the fact and mixed it with three other tokens, and the network has learned to read it all the same: its keys can be scaled up again, and it can learn values in which talk weighs nothing.
 #
 # What does compression lose, then? Tell **two** facts per segment, at two of the twelve places, and ask the same network. What share do you expect two and three segments back? (Two facts in one slot are added up: the slot then holds both boxes and both codes, and no word on which belongs to which.)
+#
+# :::{dropdown} Your prediction, then ours
+# With probability $3/11$ the other fact falls into the same slot. Then the network can only guess which of two codes is meant, and half the time it names the wrong one, which is nevertheless right if the two happen to be equal. That leaves 0.881. The fact of the present and the previous segment, not yet compressed, are
+# not affected.
+# :::
 
 # %%
 same_slot = 3 / 11                   # of 11 other places, 3 are in its slot
@@ -595,12 +630,7 @@ assert abs(crowded[2:4].mean() - (1 - confused)) < 0.1
 assert crowded[:2].min() > 0.9       # not yet compressed
 
 # %% [markdown]
-# :::{dropdown} Your prediction, then ours
-# With one chance in $3/11$ the other fact falls into the same slot. Then the network can only guess which of two codes is meant, and half the time it names the wrong one, which is nevertheless right if the two happen to be equal. That leaves 0.881. The fact of the present and the previous segment, not yet compressed, are
-# not affected. The measurement lies a few hundredths below.
-# :::
-#
-# Is it really the shared slots? Sort the answers about a thousand new texts by whether the fact shares its slot.
+# The measurement lies a few hundredths below the prediction. Is it really the shared slots? Sort the answers about a thousand new texts by whether the fact shares its slot.
 
 # %%
 text, answers, ago = make_text(rng, 1000, facts=2)
@@ -620,10 +650,11 @@ old = (ago[:, -1] == 2) | (ago[:, -1] == 3)
 alone, together = right[old & ~mixed_up].mean(), right[old & mixed_up].mean()
 print(f"alone in its slot {alone:.2f}, together {together:.2f};",
       f"guessing between two {1 / 2 + 1 / 2 / 8:.2f}")
+print(f"8/11 and 3/11 of them: {(8 * alone + 3 * together) / 11:.2f}")
 assert alone > 0.85 and abs(together - 0.5625) < 0.15
 
 # %% [markdown]
-# It is. A fact with a slot to itself is read as well as before; one that shares is a coin toss, and a slightly unlucky one: the network was never taught that two codes may stand in one slot.
+# It is. A fact with a slot to itself is read as well as before; one that shares is close to a coin toss, and with this network a slightly unlucky one, which makes the few hundredths. It was never taught that two codes may stand in one slot.
 #
 # The paper compares several ways to compress. A convolution (`kernel`) is trained with a loss of its own, which asks that attention over the slots give what attention over the rows gave, and whose gradient stays out of the rest of the network {cite}`rae2019`.
 #
@@ -650,7 +681,7 @@ def fetch_rows(rows, found, visible):
 # %% [markdown]
 # Unlike a mask, this really leaves keys out: every query gets `top_k` keys of its own, and softmax and values touch no others. (The search itself looks at all of them, in one product. With hundreds of thousands of keys the paper searches approximately.)
 #
-# Found keys and local keys must share the weight. Either one softmax runs over both, or each side has its own and a learned number per head, the *gate*, divides between them, as in the paper.
+# Found keys and local keys must share the weight. Either one softmax runs over both, or each side has its own and a learned number per head, the *gate*, divides between them, as in the paper: with a gate $g$ between 0 and 1 the result is $g$ times the mean over the found plus $1 - g$ times the mean over the local. A query that finds nothing takes $g = 0$, one that sees nothing local $g = 1$.
 
 # %%
 def shared_weights(far, near, visible, mask, gate=None):
@@ -744,7 +775,7 @@ assert found["search, 4 found"].min() > 0.9
 #
 # A model that generates for hours cannot keep all keys. Dropping the oldest keeps the cache at a fixed size, and makes the pretrained models of the paper collapse; keeping the first four as well, whatever they are, lets them go on {cite}`xiao2023`. Why the first ones?
 #
-# Look at a real head. In layer 3 of MiniLM, head 5 of our sentence puts most of its weight on [CLS], an {term}`attention sink`. Take one key away at a time, and compare the results of the other queries with what they were. Which key changes most, and by how much?
+# Look at a real head. In layer 3 of MiniLM, head 5, reading our sentence about the animal and the street, puts most of its weight on [CLS], an {term}`attention sink`. Take one key away at a time, and compare the results of the other queries with what they were. Which key changes most, and by how much?
 
 # %%
 head = real_head("sink")
@@ -780,7 +811,7 @@ grown = np.linalg.norm(bare[1:], axis=-1).mean()
 grown = grown / np.linalg.norm(whole[1:], axis=-1).mean()
 print(f"without [CLS] the others' results are {grown:.1f} times as long")
 
-# %% mystnb={"image": {"alt": "Bars on a logarithmic axis, one per token. Taking [CLS] away changes the result by about four times its own length. Every other bar lies between 0.04 and 0.15."}, "figure": {"caption": "Without [CLS], this head’s results change by four times their own length; without any other key, by at most a seventh. The key that says nothing is the one that cannot be spared.", "name": "fig-eviction"}}
+# %% mystnb={"image": {"alt": "Dots on a logarithmic axis, one per token. Taking [CLS] away changes the result by about four times its own length. Every other dot lies between 0.04 and 0.15."}, "figure": {"caption": "Without [CLS], this head’s results change by four times their own length; without any other key, by at most a seventh. The key that says nothing is the one that cannot be spared.", "name": "fig-eviction"}}
 plots.eviction(without, head.tokens)
 plt.show()
 
@@ -851,7 +882,7 @@ assert abs(found["4 sinks + 16"][5] - (1 / 3 + 2 / 3 / 8)) < 0.15
 # the paper says so itself {cite}`xiao2023`.
 # :::
 #
-# In a decoder with rotary positions there is one more point. A cache that streams holds tokens 0 to 3 and, say, 9,988 to 9,999. Turn keys by those positions, and the model meets distances it has never seen. The paper counts positions *within the cache*. So keys are stored before they are turned, and turned anew at every step. `attnlib.cache.StreamingCache` does that, in a ring:
+# In a decoder with rotary positions there is one more point. A cache that streams holds tokens 0 to 3 and, say, 9,988 to 9,999. Turn keys by those positions, and the model meets distances it has never seen. The paper counts positions *within the cache*. So keys are stored before they are turned, and turned anew at every step. `attnlib.cache.StreamingCache` does that, in a ring: when all places are taken, writing starts over at the first place that is no sink.
 
 # %%
 cache = StreamingCache(1, kv_heads=1, sinks=4, window=6, dim_head=1)
@@ -872,7 +903,47 @@ print("in order:", held)
 #
 # ## Keep it all
 #
-# The ceiling is the full {term}`KV cache`: a decoder keeps the keys and values of all tokens. The mistake here costs time: `torch.cat([cache, new])` copies the whole cache for every token. Allocate once, and write one row (`attnlib.cache.KVCache`; its step is the first exercise). Both then attend alike; compare what comes before.
+# The ceiling is the full {term}`KV cache`: a decoder keeps the keys and values of all tokens. The mistake here costs time: `torch.cat([cache, new])` copies the whole cache for every token. Allocate once, and write one row:
+
+# %%
+class KVCache:
+    def __init__(self, batch, kv_heads, max_seq, dim_head, dim_v=None,
+                 *, dtype=torch.float32, device=None):
+        self.k = torch.empty(batch, kv_heads, max_seq, dim_head,
+                             dtype=dtype, device=device)
+        self.v = torch.empty(batch, kv_heads, max_seq, dim_v or dim_head,
+                             dtype=dtype, device=device)
+        self.max_seq, self.length = max_seq, 0
+
+    @property
+    def keys(self):
+        return self.k[:, :, : self.length]       # a view: no copy
+
+    @property
+    def values(self):
+        return self.v[:, :, : self.length]
+
+    def append(self, k, v):
+        stop = self.length + k.shape[-2]
+        if stop > self.max_seq:
+            raise ValueError(f"KVCache.append: k has {k.shape[-2]} tokens, "
+                             f"expected at most {self.max_seq - self.length}"
+                             f": {self.length} of {self.max_seq} places are "
+                             "taken")
+        self.k[:, :, self.length : stop] = k.detach()
+        self.v[:, :, self.length : stop] = v.detach()
+        self.length = stop
+        return self.keys, self.values
+
+    def rewind(self, length=0):
+        if length > self.length:
+            raise ValueError(f"KVCache.rewind: length is {length}, expected "
+                             f"at most {self.length}, the tokens there are")
+        self.length = length
+
+
+# %% [markdown]
+# This is `attnlib.cache.KVCache`; a whole step with its attention is the first exercise. `rewind` forgets all but the first tokens, so that you can write the same row again and again. The query of the newest token then attends as ever (`attnlib.cache.decode_attention`); compare what comes before.
 
 # %%
 tokens, heads = 4096, 8
@@ -947,7 +1018,7 @@ for name, runs in recorded["recall"].items():
     print(f"{name:25}", *spans)
 
 # %% [markdown]
-# Take the five whose reach is a whole number of segments, with one fact per segment: inside it they recall more than nine facts in ten, with every seed, and outside they guess. The other three rows you have met: sinks that happen to hold the fact, two facts in one slot, and a second layer that is passed an answer.
+# Take the five whose reach is a whole number of segments, with one fact per segment: inside it they recall more than nine facts in ten, with every seed, and outside they guess. The other four rows you have met: sinks that happen to hold the fact, two facts in one slot, and two second layers: one that is passed an answer, one that was taught to hold on.
 
 # %%
 reach = {"no memory": 1, "segment, 16 rows": 2, "compressive, 16 + 8": 4,
@@ -967,7 +1038,8 @@ dim = 64
 per_layer = {"segment, 16 rows": 16 * dim, "4 sinks + 16": (4 + 16) * dim,
              "compressive, 16 + 8": (16 + 8) * dim,
              "full memory": 80 * dim}
-kept = costs.kv_cache_bytes(1, 2, dim // 2, 80, bytes_per_number=numbers)
+kept = costs.kv_cache_bytes(
+    layers=1, kv_heads=2, dim_head=dim // 2, seq=80, bytes_per_number=numbers)
 print("KV cache of 80 tokens:", kept, "bytes")
 
 # %%
@@ -978,7 +1050,7 @@ for name, expected in per_layer.items():
     assert kept.rows.nbytes == numbers * expected
     print(f"{name:20} {kept.rows.nbytes:6} bytes")
 
-# %% mystnb={"image": {"alt": "Lines of KiB per layer against tokens read, 16 to 16,384, both axes logarithmic. Segment memory, sinks and compressive memory become flat between 4 and 6 KiB after 16 to 64 tokens; the KV cache and the searched memory lie on one straight rising line and reach 8192 KiB."}, "figure": {"caption": "Three memories stop growing, and forget. The two that forget nothing grow with the text; the searched one is as large as the KV cache, but it can stand elsewhere, and a query reads four rows of it.", "name": "fig-bytes"}}
+# %% mystnb={"image": {"alt": "Lines of KiB per layer against tokens read, 16 to 16,384, both axes logarithmic. Segment memory, sinks and compressive memory become flat between 4 and 6 KiB after 16 to 64 tokens; the KV cache and the searched memory lie on one straight rising line and reach 8192 KiB."}, "figure": {"caption": "Three memories stop growing, and forget. The two that forget nothing grow with the text (a memory of all rows, not drawn, would be half as large); the searched one is as large as the KV cache, but it can stand elsewhere, and a query reads four rows of it.", "name": "fig-bytes"}}
 read_so_far = 2 ** np.arange(4, 15)
 growth = {
     "segment, 16 rows": np.minimum(read_so_far, 16) * dim * numbers,
@@ -993,7 +1065,7 @@ plt.show()
 # %% [markdown]
 # ## What to remember
 #
-# | memory | reach, $L$ layers | rows per layer | a fact two segments ago | what it costs |
+# | memory | reach, $L$ layers | rows per layer, $n$ tokens read | a fact two segments ago | what it costs |
 # |---|---|---|---|---|
 # | none | the segment | 0 | lost | nothing |
 # | segment recurrence | $M$, through depth up to $L \cdot M$ | $M$ | lost with $M$ = one segment, found with more | keys and values computed again |
@@ -1107,8 +1179,7 @@ require(streaming_positions)
 # %% [markdown] tags=["ex:explore_bptt", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: let the gradient through
 # :label: ex-explore-bptt
-# Write a memory like `SegmentMemory` that does **not** detach, and train a reader of two layers with it for as long as you have patience. All six segments of a text are in one graph, so nothing breaks. Does it learn to answer questions about a fact two segments ago, and sooner than with the stop? Three? What do
-# time and memory of a training step become?
+# Train a reader of **three** layers with `OpenMemory`, which does not detach, for as long as you have patience. Does it learn to answer questions about a fact three segments ago? And with the stop? What do time and memory of a training step become (`attnlib.measure.allocated_bytes`)?
 # ```
 
 # %% [markdown]

@@ -121,7 +121,7 @@ class CompressiveMemory:
     rate : int
         Rows per slot.
     kernel : (rate, dim, dim), optional
-        See `compress`.
+        See `compress`. No gradient reaches it through the memory: train it by a loss of its own on `compress`.
 
     Raises
     ------

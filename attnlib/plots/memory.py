@@ -53,7 +53,7 @@ def shift(before: np.ndarray, after: np.ndarray) -> Figure:
     """
     seq_q, seq_k = before.shape
     figure, axes = new_figure(2.3, 2)
-    limit = 1.6 * float(before.max())
+    limit = 2.4 * float(before.max())         # so pale that all numbers are black
     later = np.arange(seq_k)[None] > np.arange(seq_k - seq_q, seq_k)[:, None]
     queries = [str(i) for i in range(seq_k - seq_q, seq_k)]
     distances = [str(t) for t in range(seq_k - 1, -1, -1)]
@@ -88,7 +88,7 @@ def recall(curves: dict[str, np.ndarray]) -> Figure:
 
 
 def eviction(changes: np.ndarray, tokens: list[str]) -> Figure:
-    """How much a head's results change when one key is taken away, one bar per key, on a logarithmic axis.
+    """How much a head's results change when one key is taken away, one dot per key, on a logarithmic axis.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def eviction(changes: np.ndarray, tokens: list[str]) -> Figure:
     figure, axes = new_figure(3.0)
     at = axes[0, 0]
     colours = [ORANGE if j == changes.argmax() else BLUE for j in range(len(tokens))]
-    at.bar(range(len(tokens)), changes, color=colours)
+    at.scatter(range(len(tokens)), changes, color=colours, s=45, zorder=3)
     at.axhline(1, color=GREY, linestyle="--", linewidth=1.2)
     at.text(len(tokens) - 0.5, 1.1, "as large as the result itself", color=GREY, ha="right", va="bottom")
     at.set_yscale("log")

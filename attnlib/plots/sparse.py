@@ -36,8 +36,9 @@ def block_sizes(blocks: list[int], computed: np.ndarray, seconds: np.ndarray) ->
         at.yaxis.set_minor_formatter(NullFormatter())
     axes[1, 0].set_xscale("log", base=2)
     axes[1, 0].set_xticks(blocks, labels=[str(block) for block in blocks])
-    axes[1, 0].set_xlabel("queries to a block")
+    axes[1, 0].set_xlabel("queries per block")
     axes[0, 0].axhline(1, color=GREY, linestyle="--", linewidth=1)
+    axes[0, 0].annotate("nothing in vain", (blocks[-1], 1), (0, 4), textcoords="offset points", ha="right", fontsize=9, color=GREY)
     return figure
 
 
@@ -96,7 +97,9 @@ def band_in_memory(rows: int, width: int) -> Figure:
     top.set_xlabel("key of the tile; the number is the place in memory")
     line.imshow(band.reshape(1, -1), cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
     for i in range(rows):
-        line.text(i * (columns + 1) + (width - 1) / 2, 0, f"row {i}", ha="center", va="center", fontsize=9, color="white")
+        first = i * (columns + 1)
+        label = f"row {i}\n{first}–{first + width - 1}"
+        line.text(first + (width - 1) / 2, 0, label, ha="center", va="center", fontsize=9, color="white")
     line.set_xlabel(f"memory: each row of the band begins {columns + 1} places after the one before")
     for at in (top, line):
         at.grid(False)
@@ -144,8 +147,8 @@ def predicted_and_measured(predicted: dict[str, float], measured: dict[str, floa
     """
     figure, axes = new_figure(3.4)
     at, place = axes[0, 0], np.arange(len(predicted))
-    at.barh(place - 0.2, list(predicted.values()), 0.38, color=BLUE, label="pairs computed")
-    at.barh(place + 0.2, [measured[name] for name in predicted], 0.38, color=ORANGE, hatch="//", edgecolor="white", label="time measured")
+    at.barh(place - 0.2, list(predicted.values()), 0.38, color=BLUE, label="predicted: pairs computed")
+    at.barh(place + 0.2, [measured[name] for name in predicted], 0.38, color=ORANGE, hatch="//", edgecolor="white", label="measured: time")
     at.set_yticks(place, labels=list(predicted))
     at.invert_yaxis()
     at.set_xlabel("share of dense attention")

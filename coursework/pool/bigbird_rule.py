@@ -14,7 +14,7 @@ Big Bird {cite}`zaheer2020` lets every query see its neighbourhood, a few global
 first `n_global` positions are global: as keys they are seen by every query, as queries they see every key. `random_keys`, an integer
 array (seq, n_random), holds in row i the positions that were drawn for query i (some may repeat; there may be none, n_random = 0).
 `q_idx` and `k_idx` are integer arrays that broadcast against each other, such as (seq_q, 1) and (1, seq_k); the result is a boolean
-array of their common shape. They hold positions, and may be a part of the sequence only.
+array of their common shape. They hold positions, and may be a part of the sequence only. Nothing here is causal.
 """
 
 

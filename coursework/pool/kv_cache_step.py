@@ -77,18 +77,18 @@ def cases(rng):
     yield case("NaN in the unused places", *inputs(2), dims=s)
     yield case("four tokens one after the other", *inputs(1, s.heads, steps=4), dims=s)
     yield case("the last free place", *inputs(s.capacity - 1), dims=s)
-    *before, q, k, v = inputs(3, unused=0.0)
-    yield case("large scores", *before, q * 3000, k * 3000, v, dims=s)
+    *before, q, k, v = inputs(3, s.batch, s.heads, unused=0.0)
+    yield case("large scores, in each head others", *before, q * 3000, k * 3000, v, dims=s)
     yield case("a cache that is full", *inputs(s.capacity), edge=True, raises=ValueError)
 
 
-def _attend(q, keys, values, scale=None):
+def _attend(q, keys, values, scale=None, rowwise=True):
     scores = q @ keys.swapaxes(-1, -2) / (q.shape[-1] ** 0.5 if scale is None else scale)
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-np.inf))
+    powers = np.exp(scores - scores.max(axis=-1 if rowwise else None, keepdims=True, initial=-np.inf))
     return powers / powers.sum(axis=-1, keepdims=True) @ values
 
 
-def _step(cache_k, cache_v, length, q, k, v, at=0, write_k=True, write_v=True, seen=1, plus=1, scale=None):
+def _step(cache_k, cache_v, length, q, k, v, at=0, write_k=True, write_v=True, seen=1, plus=1, scale=None, rowwise=True):
     if length == cache_k.shape[-2]:
         raise ValueError("full")
     if write_k:
@@ -96,7 +96,7 @@ def _step(cache_k, cache_v, length, q, k, v, at=0, write_k=True, write_v=True, s
     if write_v:
         cache_v[..., length + at, :] = v[..., 0, :]
     end = cache_k.shape[-2] if seen is None else length + seen
-    return _attend(q, cache_k[..., :end, :], cache_v[..., :end, :], scale), length + plus
+    return _attend(q, cache_k[..., :end, :], cache_v[..., :end, :], scale, rowwise), length + plus
 
 
 @wrong("The new token does not see itself: its query attends to the tokens before it only, and with an empty cache to nothing at all.")
@@ -134,6 +134,12 @@ def one_too_early(*args):
 @wrong("You always write into the last place of the cache. The first free place is the one behind the tokens so far.")
 def at_the_end(cache_k, cache_v, length, q, k, v):
     return _step(cache_k, cache_v, length, q, k, v, at=cache_k.shape[-2] - 1 - length)
+
+
+@wrong("You subtract the largest score of the whole array. Where it is far above the scores of another head, all powers of that head are "
+       "0, and 0 / 0 is NaN: take the largest of each row.")
+def one_maximum(*args):
+    return _step(*args, rowwise=False)
 
 
 @wrong("The key is written, the value is not: the query finds what used to stand in that place of cache_v.")
