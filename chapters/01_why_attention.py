@@ -144,7 +144,7 @@ print("most frequent digit, 1 to 8 pairs:", guess.round(2))
 # This is the only chapter of Part I that leans on PyTorch, and all you need of it is this paragraph. A *tensor* is an array that remembers how it was
 # computed; `loss.backward()` follows that memory back and leaves in each parameter's `.grad` the derivative of the loss; the
 # *optimiser* uses it for a small step downhill. `nn.Embedding` is a table with one learned vector per token (an {term}`embedding`), `nn.Linear` a learned matrix
-# (and a bias). From chapter 2 on Part I is NumPy; PyTorch only checks it.
+# (and a bias). From [chapter 2](02_queries_keys_values.ipynb) on Part I is NumPy; PyTorch only checks it.
 
 # %%
 import torch
@@ -625,7 +625,7 @@ plt.show()
 #
 # Read it with four notes. The $\log_k n$ is for *dilated* convolutions; with contiguous kernels it is $n/k$, as their text says. A path length is a count of layers or steps, not a strength: our GRU has the same path length before
 # and after training. Nor does it say how many steps the *answer* takes: one layer of attention has path length 1 to every token, and failed. And the table's remaining column, the cost of a layer,
-# leaves out the projections; chapter 14 counts everything.
+# leaves out the projections; [chapter 14](14_complexity.ipynb) counts everything.
 #
 # ## Windows, stacked
 #

@@ -18,7 +18,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** chapter 3 (masks as predicates), chapter 5, and from chapter 14 the rule that time follows what is computed, as long as the products are large. **You will build** a window that
+# **You need** [chapter 3](03_scores.ipynb) (masks as predicates), [chapter 5](05_self_attention.ipynb), and from [chapter 14](14_complexity.ipynb) the rule that time follows what is computed, as long as the products are large. **You will build** a window that
 # skips, a map of blocks, block-sparse attention for any predicate, a dilated window without a sparse product in it, and a selection by content. **Time** about 75 minutes; the cells run in
 # half a minute. {numref}`fig-sparse-shares` shows where we are going.
 # :::
@@ -283,7 +283,7 @@ print(f"largest difference {(merged - attention(q, k, v)[0]).abs().max():.0e}")
 assert torch.allclose(merged, attention(q, k, v)[0], atol=1e-5)
 
 # %% [markdown]
-# Exact, up to rounding: it is `attnlib.sparse.merge_partial`, and `global_window_attention` is a window and a few columns, merged; the window leaves the global keys out, or they would count twice. (The few rows of the global queries are computed in full.) FlashAttention goes from tile to tile in the same way {cite}`dao2022`; it keeps $L$ as two numbers a row, the running maximum and the running sum of chapter 4 {cite}`milakov2018`.
+# Exact, up to rounding: it is `attnlib.sparse.merge_partial`, and `global_window_attention` is a window and a few columns, merged; the window leaves the global keys out, or they would count twice. (The few rows of the global queries are computed in full.) FlashAttention goes from tile to tile in the same way {cite}`dao2022`; it keeps $L$ as two numbers a row, the running maximum and the running sum of [chapter 4](04_softmax.ipynb) {cite}`milakov2018`.
 #
 # ## How far does it see?
 #

@@ -18,7 +18,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** chapters 4 and 5 (softmax, attention), chapter 1's recall task, and a little PyTorch: from here on we use its tensors, gradients and
+# **You need** chapters 4 and 5 (softmax, attention), [chapter 1](01_why_attention.ipynb)'s recall task, and a little PyTorch: from here on we use its tensors, gradients and
 # modules. **You will build** feature maps, a causal linear attention that is many times faster than softmax attention on long sequences, a state
 # that fades and a state that can be overwritten. **Time** about 90 minutes, with a good place for a break before *What does a sum forget?*; the cells run in half a
 # minute. {numref}`fig-linear-times` shows what is bought, {numref}`fig-linear-recall` what is paid.
@@ -810,7 +810,7 @@ assert max(shares["softmax", 2]) < 0.65 and shares["delta", 2][0] > 0.8
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # Softmax recalls everything, with keys 8 wide: 64 directions in 8 dimensions are apart enough for an exponential to tell them apart. The sum falls with every letter told. In *twice* it is the other way around: softmax attention sees both digits of a letter, and *nothing in it knows which
-# came later*, so it is right about one time in two: $\tfrac12 (1 + \tfrac1{16}) = 0.53$. The delta rule knows the order by construction. (Give softmax attention positions, chapter 7, and it can learn to prefer the later one.)
+# came later*, so it is right about one time in two: $\tfrac12 (1 + \tfrac1{16}) = 0.53$. The delta rule knows the order by construction. (Give softmax attention positions, [chapter 7](07_positions.ipynb), and it can learn to prefer the later one.)
 # :::
 #
 # One seed proves little. Three seeds, all six rules and three widths take some minutes, so we read the record (`python -m tools.record_linear_recall` makes it anew, from the cells above).

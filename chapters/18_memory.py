@@ -18,7 +18,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** `attention` with its masks (chapter 5), heads (chapter 6), sinusoids and rotary positions (chapter 7), and a little PyTorch. **You will build** the relative positions and the segment recurrence of
+# **You need** `attention` with its masks ([chapter 5](05_self_attention.ipynb)), heads ([chapter 6](06_multi_head.ipynb)), sinusoids and rotary positions ([chapter 7](07_positions.ipynb)), and a little PyTorch. **You will build** the relative positions and the segment recurrence of
 # Transformer-XL, a compressive memory, a memory that is searched, and a cache that streams. **Time** about 70 minutes. {numref}`fig-held`, near the end, is the chapter in one image.
 # :::
 
@@ -183,7 +183,7 @@ plt.show()
 # %% [markdown]
 # Grey is a warning: at keys that come *after* the query stand numbers that belong to other queries. In a causal model they are masked. Leave the mask out, and queries are judged by their neighbours' scores; no shape will tell you.
 #
-# One helper, then the attention itself. `masked_weights` is the softmax of chapter 4 with its contract: a query that sees nothing gets zeros.
+# One helper, then the attention itself. `masked_weights` is the softmax of [chapter 4](04_softmax.ipynb) with its contract: a query that sees nothing gets zeros.
 
 # %%
 def masked_weights(scores, mask):

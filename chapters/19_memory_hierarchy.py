@@ -16,7 +16,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** chapter 14 (FLOPs, traffic, arithmetic intensity) and chapter 5. **You will build** a roofline of your own processor, put each step of attention on it, and predict, for GPUs that need not be here, what fusing the steps can save and what it cannot. **Time** about 50 minutes; the cells run in
+# **You need** [chapter 14](14_complexity.ipynb) (FLOPs, traffic, arithmetic intensity) and [chapter 5](05_self_attention.ipynb). **You will build** a roofline of your own processor, put each step of attention on it, and predict, for GPUs that need not be here, what fusing the steps can save and what it cannot. **Time** about 50 minutes; the cells run in
 # half a minute. {numref}`fig-roofline` is the chapter in one image.
 # :::
 
@@ -311,7 +311,7 @@ for kv_heads in (32, 8, 1):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# One FLOP per byte if every head has its own keys: two for each number of the cache, which is two bytes. Three hundred times below the ridge. Sharing keys between heads (chapter 6) raises it in proportion, and a smaller cache is the only thing that makes decoding faster; fusing has nothing left to fuse.
+# One FLOP per byte if every head has its own keys: two for each number of the cache, which is two bytes. Three hundred times below the ridge. Sharing keys between heads ([chapter 6](06_multi_head.ipynb)) raises it in proportion, and a smaller cache is the only thing that makes decoding faster; fusing has nothing left to fuse.
 # :::
 #
 # ## What to remember
