@@ -310,8 +310,8 @@ def test_row_softmax_leaves_what_stands_between_rows():
     base[:, :9] = torch.arange(36.0, device=DEVICE).view(4, 9)
     torch.testing.assert_close(kernels.row_softmax(base[:, :9], "triton"), base[:, :9].softmax(-1))
     torch.testing.assert_close(kernels.row_softmax(base[:, :9].T, "triton"), base[:, :9].T.softmax(-1))
-    with pytest.raises(ValueError, match="65537 columns, expected at most 65536"):
-        kernels.row_softmax(torch.zeros(1, 65537, device=DEVICE), "triton")
+    with pytest.raises(ValueError, match="32769 columns, expected at most 32768"):
+        kernels.row_softmax(torch.zeros(1, 32769, device=DEVICE), "triton")
 
 
 def test_shipped_tiles_are_there_for_every_gpu_and_width():
@@ -322,3 +322,23 @@ def test_shipped_tiles_are_there_for_every_gpu_and_width():
     with pytest.raises(ValueError, match=r"capability is 7\.5, expected 8.0 or higher"):
         shipped("forward", (7, 5), 16, 64)
     assert dispatch.LARGEST == 256
+
+
+@here
+def test_the_small_kernels_compile_without_spills():
+    """Softmax of long rows, and delta of the widest heads; the large kernels are compiled in tests/test_kernels_compiled.py."""
+    from attnlib.kernels.backward import delta_kernel
+    from attnlib.kernels.softmax import softmax_kernel
+    rows = {"x_ptr": "*fp32", "out_ptr": "*fp32", "x_stride": "i32", "out_stride": "i32", "n_cols": "i32", "BLOCK": "constexpr"}
+    strides = ("i32", "i32", "i32", "constexpr")
+    delta = {"out": "*bf16", "d_out": "*bf16", "d_lse": "*fp32", "delta": "*fp32", "out_strides": strides, "d_out_strides": strides,
+             "heads": "i32", "seq_q": "i32", "DIM_V": "constexpr", "BLOCK_V": "constexpr", "BLOCK_Q": "constexpr"}
+    places = {(list(delta).index(name), 3): 1 for name in ("out_strides", "d_out_strides")}
+    asked = []
+    for capability in ((8, 0), (9, 0)):
+        asked += [{"kernel": softmax_kernel, "capability": capability, "signature": rows, "constexprs": {"BLOCK": block},
+                   "num_warps": _launch.softmax_warps(block)} for block in (32, 4096, 32768)]
+        asked += [{"kernel": delta_kernel, "capability": capability, "signature": delta,
+                   "constexprs": {"DIM_V": 256, "BLOCK_V": 256, "BLOCK_Q": 16, **places}}]
+    for report in kernels.compile_reports(asked):
+        assert report.spill_stores == report.spill_loads == 0, report

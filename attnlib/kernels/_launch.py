@@ -54,9 +54,9 @@ def launch_backward(q, k, v, out, lse2, d_out, d_lse, causal, tile=None):
     delta, known = torch.empty_like(lse2), constants(dim, dim_v)
     if batch * heads * seq_q:
         with _on(q):
-            delta_kernel[(batch * heads * triton.cdiv(seq_q, 64),)](
+            delta_kernel[(batch * heads * triton.cdiv(seq_q, 16),)](
                 out, d_out, d_lse.contiguous(), delta, out.stride(), d_out.stride(), heads, seq_q,
-                DIM_V=dim_v, BLOCK_V=known["BLOCK_V"], BLOCK_Q=64)
+                DIM_V=dim_v, BLOCK_V=known["BLOCK_V"], BLOCK_Q=16)
     common = scale_of(dim), heads // kv_heads, seq_q, seq_k
     inputs, strides = (q, k, v, d_out, lse2, delta), [x.stride() for x in (q, k, v, d_out)]
     _launch("dkdv", batch * kv_heads, seq_k, "BLOCK_K", tile, max(seq_q, seq_k), *inputs, d_k, d_v, *strides, d_k.stride(), d_v.stride(),
@@ -72,7 +72,12 @@ def launch_softmax(x, out):
     block = triton.next_power_of_2(max(n_cols, 1))
     if rows and n_cols:
         with _on(x):
-            softmax_kernel[(rows,)](x, out, x.stride(0), out.stride(0), n_cols, BLOCK=block, num_warps=min(16, max(1, block // 512)))
+            softmax_kernel[(rows,)](x, out, x.stride(0), out.stride(0), n_cols, BLOCK=block, num_warps=softmax_warps(block))
+
+
+def softmax_warps(block):
+    """Warps for a row in a block of this length: at least 16 numbers to a thread before another joins."""
+    return min(32, max(1, block // 512))
 
 
 def scale_of(dim):

@@ -77,7 +77,7 @@ def row_softmax(scores: torch.Tensor, backend: str | None = None) -> torch.Tenso
     Parameters
     ----------
     scores : (..., n_cols)
-        float16, bfloat16 or float32; for the kernel at most 65536 columns.
+        float16, bfloat16 or float32; for the kernel at most 32768 columns, which still fit into the registers of 1024 threads.
     backend : {None, "triton", "torch"}
         As for `attention`.
 
@@ -95,8 +95,8 @@ def row_softmax(scores: torch.Tensor, backend: str | None = None) -> torch.Tenso
         blind = (scores == -torch.inf).all(-1, keepdim=True)
         return torch.softmax(scores.masked_fill(blind, 0), -1).masked_fill(blind, 0)
     n_cols = scores.shape[-1]
-    if n_cols > 65536:
-        raise ValueError(f"row_softmax: scores has {n_cols} columns, expected at most 65536: a row must fit into one program")
+    if n_cols > 32768:
+        raise ValueError(f"row_softmax: scores has {n_cols} columns, expected at most 32768: a row must fit into the registers of one program")
     from attnlib.kernels._launch import launch_softmax
 
     rows = scores.reshape(math.prod(scores.shape[:-1]), n_cols)
