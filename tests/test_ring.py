@@ -13,8 +13,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from attnlib import costs, ring
+from attnlib import costs, measure, ring
 from attnlib.flash import flash_attention, merge_partial
+from attnlib.ring import _rounds, placing
 
 torch.set_num_threads(1)
 
@@ -111,6 +112,7 @@ def all_cases(rank, ranks):
         found[dtype] = my_part(rank, ranks, ANY, dtype)
     found["large scores"] = my_part(rank, ranks, ANY, factor=3e4)
     found["order"] = events(rank, ranks)
+    found["memory"] = held(ranks)
     if ranks == 2:
         found["planted"] = planted(rank, ranks)
     if ranks == 4:                                           # two rings of two, whose numbers are not those of all processes
@@ -126,15 +128,22 @@ def all_cases(rank, ranks):
 
 def events(rank, ranks):
     """The order in which messages are sent off and keys are computed with."""
-    seen, send, attend = [], dist.batch_isend_irecv, ring.flash_attention
+    seen, send, attend = [], dist.batch_isend_irecv, _rounds.flash_attention
     dist.batch_isend_irecv = lambda operations: seen.append("send") or send(operations)
-    ring.flash_attention = lambda *args, **options: seen.append("attend") or attend(*args, **options)
+    _rounds.flash_attention = lambda *args, **options: seen.append("attend") or attend(*args, **options)
     try:
         with torch.no_grad():
             ring.ring_attention(*(x.chunk(ranks, -2)[rank] for x in draw(ANY)[:3]))
     finally:
-        dist.batch_isend_irecv, ring.flash_attention = send, attend
+        dist.batch_isend_irecv, _rounds.flash_attention = send, attend
     return seen
+
+
+def held(ranks):
+    """The most bytes alive at a time, forward, with 8 queries and 2 MiB of keys and values a rank."""
+    q, k, v = torch.zeros(1, 1, 8, 64), torch.zeros(1, 1, 4096, 64), torch.zeros(1, 1, 4096, 64)
+    with torch.no_grad():
+        return measure.allocated_bytes(lambda: ring.ring_attention(q, k, v))
 
 
 def mean_of(out_a, lse_a, out_b, lse_b):
@@ -155,7 +164,7 @@ def diagonal_unmasked(mine, theirs, causal=True):
     return [(i, j, False) for i, j, _ in RIGHT_PAIRS(mine, theirs, causal)]
 
 
-class Forgetful(ring.Ring):
+class Forgetful(_rounds.Ring):
     """Keys and values go round, their gradients do not."""
 
     def go_round(self, *tensors):
@@ -165,26 +174,26 @@ class Forgetful(ring.Ring):
         return types.SimpleNamespace(wait=lambda: [torch.zeros_like(x) for x in tensors])
 
 
-RIGHT_PAIRS, RIGHT_RING = ring.chunk_pairs, ring.Ring
+RIGHT_PAIRS, RIGHT_RING = placing.chunk_pairs, _rounds.Ring
 PLANTS = {  # name -> what it replaces, by what
-    "plain mean of the parts": ("merge_partial", mean_of),
-    "the lse of the last part": ("merge_partial", forgotten_lse),
-    "no causal mask at all": ("chunk_pairs", everything_seen),
-    "no mask on the diagonal": ("chunk_pairs", diagonal_unmasked),
-    "backward with natural lse": ("LOG2E", 1.0),
-    "gradients of the others never come home": ("Ring", Forgetful),
+    "plain mean of the parts": (_rounds, "merge_partial", mean_of),
+    "the lse of the last part": (_rounds, "merge_partial", forgotten_lse),
+    "no causal mask at all": (placing, "chunk_pairs", everything_seen),
+    "no mask on the diagonal": (placing, "chunk_pairs", diagonal_unmasked),
+    "backward with natural lse": (_rounds, "LOG2E", 1.0),
+    "gradients of the others never come home": (_rounds, "Ring", Forgetful),
 }
 
 
 def planted(rank, ranks):
     found = {}
-    for name, (what, instead) in PLANTS.items():
-        original = getattr(ring, what)
-        setattr(ring, what, instead)
+    for name, (where, what, instead) in PLANTS.items():
+        original = getattr(where, what)
+        setattr(where, what, instead)
         try:
             found[name] = my_part(rank, ranks, ANY)
         finally:
-            setattr(ring, what, original)
+            setattr(where, what, original)
     found["in order, taken for zigzag"] = my_part(rank, ranks, (*ANY[:-1], False), zigzag=True)
     found["nothing wrong"] = my_part(rank, ranks, ANY)
     return found
@@ -277,6 +286,12 @@ def test_keys_are_under_way_before_anything_is_computed(results):
     ranks, found = results
     for each in found:
         assert each["order"] == ["send", "attend"] * (ranks - 1) + ["attend"]
+
+
+def test_a_rank_holds_two_pieces_beside_its_own(runs):
+    """The one at hand and the one under way; a tile of 8 by 1024 scores and a few small results are less than a quarter of one."""
+    for each in runs(4):
+        assert 2 <= each["memory"] / 2**21 < 2.25
 
 
 def test_rings_within_a_group(runs):
