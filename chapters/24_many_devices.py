@@ -33,6 +33,7 @@ import torch
 from attnlib import costs, flash, ring
 from attnlib.flash import flash_attention
 from attnlib.plots import ring as plots
+from attnlib.ring._rounds import Ring
 
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
@@ -81,7 +82,7 @@ for what, bytes_per_token in sent.items():
 #
 # Let the devices, or *ranks*, stand in a ring. In every step each rank attends to the keys and values at hand, then passes them to the next rank and takes those of the rank before. After as many steps as there are ranks, every query has met every key. That is Ring Attention {cite}`liu2023b`.
 
-# %% mystnb={"image": {"alt": "Four circles of four devices each, one circle a step. Each device keeps its own queries; the keys and values move on by one device from step to step, so that in step 3 each device holds those of its successor."}, "figure": {"caption": "Queries stay, keys and values go round. After four steps every query has met every key, and no device has held more than two pieces at a time.", "name": "fig-ring-rounds"}}
+# %% mystnb={"image": {"alt": "Four circles of four devices each, one circle a step. Each device keeps its own queries; the keys and values move on by one device from step to step, so that in step 3 each device holds those of its successor."}, "figure": {"caption": "Queries stay, keys and values go round. After four steps every query has met every key, and beside its own piece no device has held more than the one at hand and the one on its way.", "name": "fig-ring-rounds"}}
 plots.rounds(4)
 plt.show()
 
@@ -142,7 +143,7 @@ print(f"time against full attention: {saved:.3f}; share of time in which ranks a
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Next to nothing: only the first step, where everybody is on the diagonal, gets shorter. Half of all scores are skipped, and the time saved is 12%. Striped Attention named this imbalance {cite}`brandon2023`.
+# Next to nothing: only the first step, where everybody is on the diagonal, gets shorter. Half of all scores are skipped, and the time saved is an eighth. Striped Attention described this imbalance {cite}`brandon2023`.
 # :::
 #
 # The way out: deal the text so that every rank has some of the beginning and some of the end. Cut it into twice as many stretches as ranks, and give rank $r$ the $r$-th from the front and the $r$-th from the end. This *zigzag* order was used to train Llama 3 {cite}`grattafiori2024`; Striped Attention deals tokens like
@@ -175,7 +176,7 @@ print([piece.tolist() for piece in zigzag_split(positions, 4, axis=0)])
 assert torch.equal(zigzag_merge(zigzag_split(positions, 4, axis=0), axis=0), positions)
 
 # %% [markdown]
-# These three are `attnlib.ring.chunks_of`, `attnlib.ring.zigzag_split` and `attnlib.ring.zigzag_merge`. Everything that belongs to a token is dealt in the same way, *its position too*: rotary embeddings (chapter 7) must be given the numbers printed here, not 0 to 3.
+# These three are `attnlib.ring.chunks_of`, `attnlib.ring.zigzag_split` and `attnlib.ring.zigzag_merge`. Everything that belongs to a token is dealt in the same way, *its position too*: rotary embeddings (chapter 7) must be given the numbers printed here, not 0 to 3 on every rank.
 #
 # A rank now has two stretches of queries, and meets two of keys. Which of the four pairs are there to compute, and where is a mask needed?
 
@@ -223,7 +224,7 @@ for ranks in (2, 4, 16, 64):
 # The library's ring talks through `torch.distributed`. Its heart is a generator: it sends the keys and values at hand *before* it lets the caller compute with them, so that the next ones are under way meanwhile.
 
 # %%
-print(inspect.getsource(ring.Ring.go_round))
+print(inspect.getsource(Ring.go_round))
 
 # %% [markdown]
 # A program for it is started as often as there are ranks, by `torchrun`, and each copy learns from its environment who it is. All copies execute the same lines; `rank` tells them apart. On GPUs, `gloo` becomes `nccl` and the tensors lie on `cuda`. (`ring.torchrun` writes the program to a file, runs `torchrun --standalone --nproc-per-node 2` on it, and ends it should it hang.)
@@ -233,7 +234,7 @@ PROGRAM = """
 import torch
 import torch.distributed as dist
 from attnlib.flash import flash_attention
-from attnlib.ring import count_sent, ring_attention, zigzag_merge, zigzag_split
+from attnlib.ring import count_sent, ring_attention, zigzag_split
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
@@ -264,7 +265,7 @@ for rank, error, *_ in found:
     assert float(error) < 1e-12  # sums of 512 numbers near 1 in float64
 
 # %% [markdown]
-# Two processes, no shared memory, and the gradients are right too. How does the backward pass go?
+# Two processes that see nothing of each other but messages, and the gradients are right too. How does the backward pass go?
 #
 # ## Backwards round the ring
 #
@@ -290,6 +291,8 @@ print(f"by the formula: {forward} forward, {backward} backward")
 for rank, _, sent_forward, sent_backward in found:
     print(f"rank {rank} sent: {sent_forward} forward, {sent_backward} backward")
     assert (int(sent_forward), int(sent_backward)) == (forward, backward)
+half = costs.ring_bytes(2, kv_heads=2, seq=512, dim_head=32)
+print(f"backward / forward: {backward // forward} in float64, {half[1] // half[0]} in bfloat16 with gradients in float32")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
@@ -298,7 +301,7 @@ for rank, _, sent_forward, sent_backward in found:
 #
 # ## Three ways to share a text
 #
-# The ring is not the only one. **All-gather**: every rank collects all keys and values first, then computes alone. It sends the same number of bytes as the ring, and holds $R$ pieces instead of two. Llama 3 did this all the same {cite}`grattafiori2024`: with 8 key heads for 128 query heads the keys of a text are small beside its queries, and any mask is easy once all keys are
+# The ring is not the only one. **All-gather**: every rank collects all keys and values first, then computes alone. It sends the same number of bytes as the ring, and holds all $R$ pieces at once; in the ring a rank holds three, its own, the one at hand and the one on its way. Llama 3 did this all the same {cite}`grattafiori2024`: with 8 key heads for 128 query heads the keys of a text are small beside its queries, and any mask is easy once all keys are
 # there. **All-to-all** (Ulysses): the ranks exchange queries, keys and values so that each has the *whole* text for *some heads*, computes alone, and exchanges back {cite}`jacobs2023`. What does each send, for 128 thousand tokens of our layer?
 
 # %%
@@ -316,7 +319,7 @@ plots.traffic(counts, table)
 plt.show()
 
 # %% [markdown]
-# Round the ring each device sends nearly all keys and values, however many devices there are. All-to-all sends its own $n/R$ tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them). The two combine: all-to-all within a machine, a ring between machines. And bytes are not time: the ring's messages can hide behind computation.
+# Round the ring each device sends nearly all keys and values, however many devices there are. All-to-all sends its own $n/R$ tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them). The two can be combined, all-to-all within a machine and a ring between machines. And bytes are not time: the ring's messages can hide behind computation.
 #
 # ## When does the ring cost nothing?
 #
@@ -324,7 +327,7 @@ plt.show()
 #
 # $$\frac{4 c^2 d\, h}{F} \ge \frac{4 c\, d\, h_{kv}}{B} \quad\Longleftrightarrow\quad c \ge \frac{F}{B} \cdot \frac{h_{kv}}{h} .$$
 #
-# The paper has this condition for $h_{kv} = h$, and works it out for an A100, 312 TFLOP/s, with 300 GB/s between GPUs in one machine and 12.5 GB/s between machines {cite}`liu2023b`. How many tokens must each device have?
+# The paper has this condition for $h_{kv} = h$, and works it out for an A100, 312 TFLOP/s, with 300 GB/s between GPUs in one machine and 12.5 GB/s between machines {cite}`liu2023b`. How many tokens must each device have? (Forward. Backward a step takes 5 products instead of 2 and, with gradients in float32, three times the bytes: 6/5 as many tokens.)
 
 # %%
 def least_tokens(flops, bytes_per_second, heads, kv_heads, causal):
@@ -344,7 +347,7 @@ for link, speed in (("in one machine", 300e9), ("between machines", 12.5e9)):
 #
 # ## What four processes on one computer show
 #
-# Not speed: they share two cores, and their "network" is memory. But errors, bytes, and how long each rank's own thread computes do not depend on that. They are recorded (`python -m tools.record_ring`): 8192 tokens, 4 heads over 2 key heads, 64 wide, float32, causal.
+# Not speed: they share two cores, and their "network" is memory. But errors and bytes do not depend on that, and how long each rank's own thread computes hardly does. They are recorded (`python -m tools.record_ring`): 8192 tokens, 4 heads over 2 key heads, 64 wide, float32, causal.
 
 # %%
 record = json.loads(Path("data/24_ring.json").read_text())
@@ -397,7 +400,7 @@ plt.show()
 #
 # **In practice.** Megatron-LM and PyTorch's `context_parallel` split a text in zigzag as here; Llama 3 trained with an all-gather of keys and values in place of the ring {cite}`grattafiori2024`. PyTorch's `context_parallel` can do either. The local step is a fused kernel in all of them; the ring needs one that returns the log-sum-exp.
 #
-# **Shortcut taken here.** A step is computed with the torch tiles of chapter 20, and one process group does everything. Real programs combine this cut with others (of weights, of layers, of the batch), pack several documents into one text, which unbalances the zigzag again, and start a message from a second CUDA stream.
+# **Shortcut taken here.** A step is computed with the torch tiles of chapter 20, and one process group does everything. Real programs combine this cut with others (of weights, of layers, of the batch), and pack several documents into one text, which unbalances the zigzag again.
 
 # %% [markdown]
 # ## Exercises
