@@ -283,7 +283,7 @@ print(f"largest difference {(merged - attention(q, k, v)[0]).abs().max():.0e}")
 assert torch.allclose(merged, attention(q, k, v)[0], atol=1e-5)
 
 # %% [markdown]
-# Exact, up to rounding: it is `attnlib.sparse.merge_partial`, and `global_window_attention` is a window and a few columns, merged; the window leaves the global keys out, or they would count twice. (The few rows of the global queries are computed in full.) FlashAttention goes from tile to tile in the same way {cite}`dao2022`; it keeps $L$ as two numbers a row, the running maximum and the running sum of [chapter 4](04_softmax.ipynb) {cite}`milakov2018`.
+# Exact, up to rounding: it is `attnlib.flash.merge_partial`, and `global_window_attention` is a window and a few columns, merged; the window leaves the global keys out, or they would count twice. (The few rows of the global queries are computed in full.) FlashAttention goes from tile to tile in the same way {cite}`dao2022`; it keeps $L$ as two numbers a row, the running maximum and the running sum of [chapter 4](04_softmax.ipynb) {cite}`milakov2018`.
 #
 # ## How far does it see?
 #

@@ -503,32 +503,33 @@ def tiled_attention(q, k, v, block):
 
 require(tiled_attention)
 
-# %% [markdown] tags=["ex:weights_again", "ex-prompt"]
-# ```{exercise} Weights from one number for each row
-# :label: ex-weights-again
-# FlashAttention keeps of each row of scores one number, the logarithm of the sum of exp(score) over all keys {cite}`dao2022`. In the backward pass it
-# computes the weights again, a tile at a time. Write `weights_again(q, k, lse)` for one tile: `q` (..., rows, dim_head) are some queries, `k`
-# (..., columns, dim_head) **some** of the keys, and `lse` (..., rows) belongs to these queries and to **all** keys of the sequence. Scores are
-# $q \cdot k / \sqrt{d}$, d = dim_head. Return the weights of this tile, (..., rows, columns). An `lse` may be 10,000, and so may the scores
-# beside it; an `lse` of $-\infty$ says that the query sees no key at all, and its weights are 0. (NumPy, any leading axes.)
+# %% [markdown] tags=["ex:tiles_computed", "ex-prompt"]
+# ```{exercise} Which tiles are left?
+# :label: ex-tiles-computed
+# Attention of `seq_q` queries to `seq_k` keys is computed in tiles of `tile_q` queries by `tile_k` keys, beginning at the first query and the first key; the last tiles of a
+# row or column may be smaller. It is causal, aligned to the end: query i sees the keys up to i + `seq_k` − `seq_q`, the last query sees the last key. Write
+# `tiles_computed(seq_q, seq_k, tile_q, tile_k)`, the number of tiles in which at least one query sees at least one key: those that have to be computed {cite}`dao2022`. (Python ints;
+# where `seq_q` is larger than `seq_k`, the first queries see nothing.)
 # ```
 
-# %% tags=["ex:weights_again", "ex-stub"]
-def weights_again(q, k, lse):
+# %% tags=["ex:tiles_computed", "ex-stub"]
+def tiles_computed(seq_q, seq_k, tile_q, tile_k):
     raise NotImplementedError("replace this line")
 
-# %% tags=["ex:weights_again", "ex-check"]
-check(weights_again)
+# %% tags=["ex:tiles_computed", "ex-check"]
+check(tiles_computed)
 
-# %% tags=["ex:weights_again", "ex-solution", "hide-cell"]
-def weights_again(q, k, lse):
-    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5  # (..., rows, columns)
-    blind = np.isneginf(lse)[..., None]
-    shift = np.where(blind, 0, lse[..., None])
-    return np.where(blind, 0, np.exp(np.where(blind, 0, scores - shift)))
+# %% tags=["ex:tiles_computed", "ex-solution", "hide-cell"]
+def tiles_computed(seq_q, seq_k, tile_q, tile_k):
+    count = 0
+    for start in range(0, seq_q, tile_q):
+        last_query = min(start + tile_q, seq_q) - 1  # sees most of its tile
+        keys = max(0, last_query + 1 + seq_k - seq_q)  # how many
+        count += -(-keys // tile_k)
+    return count
 
 
-require(weights_again)
+require(tiles_computed)
 
 # %% [markdown] tags=["ex:tile_gradients", "ex-prompt"]
 # ```{exercise} One tile of the backward pass

@@ -93,6 +93,6 @@ def test_layers_bring_torch():
 
 def test_every_file_is_in_a_room_that_is_known():
     """A new room is decided about in tests/guards/rooms.py; the torch families need no entry."""
-    families = {"layers", "cache", "flash", "sparse", "hierarchy", "span", "linear", "memory", "measure", "parallel"}
+    families = {"layers", "cache", "flash", "sparse", "hierarchy", "span", "linear", "memory", "measure", "parallel", "ring"}
     rooms = {room_of(path, ROOT) for path in (ROOT / "attnlib").rglob("*.py")}
     assert {room for room in rooms if not room.startswith("_")} <= {*ROOMS, *families}

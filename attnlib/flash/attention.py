@@ -57,22 +57,22 @@ def flash_attention(
     lead, heads, (seq_q, seq_k) = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3]), q.shape[-3], (q.shape[-2], k.shape[-2])
     given, items = q.dtype, lead.numel() * heads
     if isinstance(mask, torch.Tensor):
-        check_mask(q, k, v, mask)
-    look, group_of = looking(mask, (*lead, heads, seq_q, seq_k), q.device)
+        _check_mask(q, k, v, mask)
+    look, group_of = _looking(mask, (*lead, heads, seq_q, seq_k), q.device)
     out, lse = Tiles.apply(*to_items(q, k, v), Sight(items, seq_q, seq_k, causal, look, group_of, q.device))
     out, lse = out.unflatten(0, (*lead, heads)).to(given), lse.unflatten(0, (*lead, heads))
     return (out, lse) if return_lse else out
 
 
-def check_mask(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor):
+def _check_mask(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor):
     """Raise unless the mask fits the scores."""
 
 
-check_mask.__qualname__ = "flash_attention"                  # errors name the public function
-check_mask = takes(**SHAPES, mask="bool ... heads seq_q seq_k")(check_mask)
+_check_mask.__qualname__ = "flash_attention"                 # errors name the public function
+_check_mask = takes(**SHAPES, mask="bool ... heads seq_q seq_k")(_check_mask)
 
 
-def looking(mask, shape, device):
+def _looking(mask, shape, device):
     """(function of two slices -> the mask of a tile for each group, group of each item), or (None, None)."""
     if mask is None:
         return None, None
