@@ -296,7 +296,7 @@ print(f"backward / forward: {backward // forward} in float64, {half[1] // half[0
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Each rank passes on `ranks - 1` pieces of keys and values, $2 (R - 1) \cdot n/R \cdot h_{kv} \cdot d$ numbers. Backward the same again, and as many numbers of gradients: twice as much, and with half-precision inputs three times, because sums that grow from rank to rank are kept in float32.
+# With $R$ ranks each passes on $R - 1$ pieces of keys and values: $2 (R - 1) \cdot n/R \cdot h_{kv} \cdot d$ numbers for $n$ tokens and $h_{kv}$ key heads of width $d$. Backward the same again, and as many numbers of gradients: twice as much, and with half-precision inputs three times, because sums that grow from rank to rank are kept in float32.
 # :::
 #
 # ## Three ways to share a text
@@ -323,11 +323,11 @@ plt.show()
 #
 # ## When does the ring cost nothing?
 #
-# In a step a rank with $c$ tokens computes $4 c^2 d$ FLOPs a query head and sends $2 c d$ numbers a key head. Both grow with $c$, the one with its square. From some length on, the message has arrived before it is needed. With $F$ FLOPs and $B$ bytes a second and two bytes a number:
+# In a step a rank with $c$ tokens, $h$ query heads and $h_{kv}$ key heads computes $4 c^2 d$ FLOPs a query head and sends $2 c d$ numbers a key head. Both grow with $c$, the one with its square. From some length on, the message has arrived before it is needed. With $F$ FLOPs and $B$ bytes a second and two bytes a number:
 #
 # $$\frac{4 c^2 d\, h}{F} \ge \frac{4 c\, d\, h_{kv}}{B} \quad\Longleftrightarrow\quad c \ge \frac{F}{B} \cdot \frac{h_{kv}}{h} .$$
 #
-# The paper has this condition for $h_{kv} = h$, and works it out for an A100, 312 TFLOP/s, with 300 GB/s between GPUs in one machine and 12.5 GB/s between machines {cite}`liu2023b`. How many tokens must each device have? (Forward. Backward a step takes 5 products instead of 2 and, with gradients in float32, three times the bytes: 6/5 as many tokens.)
+# The paper has this condition for $h_{kv} = h$ {cite}`liu2023b`. Take an A100 by its maker's figures: 312 TFLOP/s in bfloat16, 300 GB/s each way to the GPUs of the same machine, and a link of 12.5 GB/s (100 Gbit/s) to others. How many tokens must each device have? (Forward. Backward a step takes 5 products instead of 2 and, with gradients in float32, three times the bytes: 6/5 as many tokens.)
 
 # %%
 def least_tokens(flops, bytes_per_second, heads, kv_heads, causal):
@@ -343,7 +343,7 @@ for link, speed in (("in one machine", 300e9), ("between machines", 12.5e9)):
 # About a thousand within a machine and 25 thousand between machines. Grouped heads divide it by four; a causal mask doubles it, because half of the computation is gone and none of the bytes. These are bounds from peak rates. A kernel that reaches half of the peak hides its messages behind half as many tokens.
 # :::
 #
-# This is arithmetic with the makers' figures. On GPUs this book's ring **has not been measured yet**. What follows has.
+# This is arithmetic with the maker's figures. On GPUs this book's ring **has not been measured yet**. What follows has.
 #
 # ## What four processes on one computer show
 #
@@ -355,7 +355,7 @@ runs = {(run["ranks"], run["placement"]): run for run in record["runs"]}
 print(record["device"])
 for (ranks, placement), run in runs.items():
     multiple = max(a / b for a, b in zip(run["errors"], record["pytorch_errors"], strict=True))
-    print(f"{ranks} processes, {placement:8}: error at most {multiple:.1f} times PyTorch's own in one process")
+    print(f"{ranks} process(es), {placement:8}: error at most {multiple:.1f} times PyTorch's own in one process")
     assert multiple < 2
 
 # %%
@@ -396,7 +396,7 @@ plt.show()
 # | a causal mask halves the time of a ring | only if the work is dealt evenly: zigzag | scores a step, CPU seconds |
 # | the backward pass differentiates the merges | every piece gives its share, with the whole row's log-sum-exp | $\partial V$ of one piece |
 # | the ring sends less than an all-gather | as much; it *holds* less, and hides it | `costs.ring_bytes` |
-# | messages are free | from $c \ge (F/B)(h_{kv}/h)$ tokens a device on | the makers' figures |
+# | messages are free | from $c \ge (F/B)(h_{kv}/h)$ tokens a device on | the maker's figures |
 #
 # **In practice.** Megatron-LM and PyTorch's `context_parallel` split a text in zigzag as here; Llama 3 trained with an all-gather of keys and values in place of the ring {cite}`grattafiori2024`. PyTorch's `context_parallel` can do either. The local step is a fused kernel in all of them; the ring needs one that returns the log-sum-exp.
 #
