@@ -314,12 +314,12 @@ for name, heads, kv_heads in (("32 key heads", 32, 32), ("8 key heads", 32, 8)):
 for name, values in table.items():
     print(f"{name:26}", *(f"{value:7.0f}" for value in values))
 
-# %% mystnb={"image": {"alt": "MiB sent by each device against the number of devices, both axes logarithmic. The two ring lines rise slightly and flatten; the two all-to-all lines fall steadily, the one with 8 key heads ends at 8 devices."}, "figure": {"caption": "Bytes sent by each device, forward, one layer. Round the ring their number hardly depends on how many devices there are; all-to-all sends less the more there are, until the heads run out.", "name": "fig-ring-traffic"}}
+# %% mystnb={"image": {"alt": "MiB sent by each device against the number of devices, both axes logarithmic. The two ring lines rise slightly and flatten; the two all-to-all lines fall steadily, the one with 8 key heads ends at 8 devices."}, "figure": {"caption": "Bytes sent by each device, forward, one layer. Round the ring their number grows towards that of all keys and values; all-to-all sends less the more devices there are, until the heads run out.", "name": "fig-ring-traffic"}}
 plots.traffic(counts, table)
 plt.show()
 
 # %% [markdown]
-# Round the ring each device sends nearly all keys and values, however many devices there are. All-to-all sends its own $n/R$ tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them). The two can be combined, all-to-all within a machine and a ring between machines. And bytes are not time: the ring's messages can hide behind computation.
+# Round the ring each device sends $(R - 1)/R$ of all keys and values: more devices do not make it less. All-to-all sends its own $n/R$ tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them). The two can be combined, all-to-all within a machine and a ring between machines. And bytes are not time: the ring's messages can hide behind computation.
 #
 # ## When does the ring cost nothing?
 #
