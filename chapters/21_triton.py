@@ -313,7 +313,7 @@ plt.show()
 
 # %%
 @triton.jit
-def reach(first_q, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+def keys_reached(first_q, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
     whole, stop = seq_k, seq_k
     if CAUSAL:                                               # query i sees the keys up to i + seq_k - seq_q
         whole = tl.minimum(tl.maximum(first_q + 1 + seq_k - seq_q, 0), seq_k)
@@ -330,13 +330,13 @@ def seen_in_tile(first_q, first_k, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: 
     return seen
 
 # %% [markdown]
-# `attnlib.kernels.forward.reach` and `attnlib.kernels.forward.seen_in_tile`. Take 37 queries and 53 keys, causal, in tiles of 16 by 16: three rows of four tiles. How many of the twelve are computed, and how many of those need a mask? Decide first; then let the kernel's functions answer, and hold the answer against the mask itself.
+# `attnlib.kernels.forward.keys_reached` and `attnlib.kernels.forward.seen_in_tile`. Take 37 queries and 53 keys, causal, in tiles of 16 by 16: three rows of four tiles. How many of the twelve are computed, and how many of those need a mask? Decide first; then let the kernel's functions answer, and hold the answer against the mask itself.
 
 # %%
 @triton.jit
 def reach_kernel(whole_ptr, stop_ptr, seq_q, seq_k):
     first_q = whose_tile(1, seq_q, 16, True)[2]
-    whole, stop = reach(first_q, seq_q, seq_k, True, 16, 16)
+    whole, stop = keys_reached(first_q, seq_q, seq_k, True, 16, 16)
     tl.store(whole_ptr + first_q // 16, whole)
     tl.store(stop_ptr + first_q // 16, stop)
 
@@ -386,7 +386,7 @@ def forward_kernel(
     row_sum = tl.zeros([BLOCK_Q], tl.float32)
     acc = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
 
-    whole, stop = reach(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
+    whole, stop = keys_reached(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
     for first in range(0, whole, BLOCK_K):                   # no masks in here
         k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
         v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)

@@ -41,8 +41,8 @@ from attnlib.flash import flash_attention
 from attnlib.kernels.forward import (
     forward_kernel,
     head_start,
+    keys_reached,
     load_tile,
-    reach,
     seen_in_tile,
     store_tile,
     whose_tile,
@@ -291,7 +291,7 @@ def dq_kernel(
     v_head = head_start(v, batch, head // group, v_strides)
     acc = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
 
-    whole, stop = reach(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
+    whole, stop = keys_reached(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
     for first in range(0, whole, BLOCK_K):
         k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
         v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from attnlib.kernels.forward import head_start, load_tile, reach, seen_in_tile, store_tile, whose_tile
+from attnlib.kernels.forward import head_start, keys_reached, load_tile, seen_in_tile, store_tile, whose_tile
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -109,7 +109,7 @@ def dq_kernel(
     v_head = head_start(v, batch, head // group, v_strides)
     acc = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
 
-    whole, stop = reach(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
+    whole, stop = keys_reached(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
     for first in range(0, whole, BLOCK_K):
         k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
         v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)

@@ -46,7 +46,7 @@ def whose_tile(heads, seq, BLOCK: tl.constexpr, LAST_FIRST: tl.constexpr):
 
 
 @triton.jit
-def reach(first_q, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+def keys_reached(first_q, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
     """(whole, stop): a tile of queries sees all tiles of keys before `whole`, nothing from key `stop` on, and part of what is between."""
     whole, stop = seq_k, seq_k
     if CAUSAL:                                               # query i sees the keys up to i + seq_k - seq_q
@@ -101,7 +101,7 @@ def forward_kernel(
     row_sum = tl.zeros([BLOCK_Q], tl.float32)
     acc = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
 
-    whole, stop = reach(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
+    whole, stop = keys_reached(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
     for first in range(0, whole, BLOCK_K):                   # no masks in here
         k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
         v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)
