@@ -55,7 +55,8 @@ def ring_attention(
     The next keys and values are under way while those at hand are computed with. The backward pass does not
     differentiate the merges: with the log-sum-exp of the *whole* row every piece gives its own share of all gradients,
     as every tile of `flash_attention` does. Gradients of keys and values follow them round the ring and are summed on
-    the way.
+    the way. So all ranks must go backward, or none: one that does not leaves the others waiting. The steps are computed
+    by `flash_attention`, on GPUs too.
     """
     check_heads("ring_attention", q, k)
     check_placement(q, k, v, causal, zigzag)
