@@ -324,7 +324,7 @@ for level in range(1, 5):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# It halves: a quarter of the tokens, twice as wide. At the fourth level there are 7 × 7 tokens: one window holds the whole image, and shifted windows have become full attention.
+# It halves: a quarter of the tokens, twice as wide. At the fourth level there are 7 × 7 tokens: one window holds the whole image, and attention in it is full, provided that nothing is shifted there. (Swin leaves the shift out where the window covers the grid; `shift_mask` would cut it in four.)
 # :::
 #
 # Predicted counts are worth little unchecked. Count what one layer does on an image of 28 × 28, with PyTorch's own counter:
@@ -363,7 +363,7 @@ print("shifts and merging:", reach_of(True))
 
 # %% [markdown]
 # By windows alone the reach grows by 8 a layer; with merging, by 8, then 16, then 32. That is the hierarchy: {term}`receptive fields <receptive field>` that grow
-# exponentially with the levels, at a cost that falls. The price is that the last level no longer has one vector per token. A classifier needs one vector in the end, and detectors read all levels {cite}`liu2021`; but the last level alone cannot predict
+# exponentially with the levels, while the cost of the scores falls (that of the projections stays: a quarter of the tokens, four times the matrix). The price is that the last level no longer has one vector per token. A classifier needs one vector in the end, and detectors read all levels {cite}`liu2021`; but the last level alone cannot predict
 # the next token at every position. What would be a hierarchy that keeps every token?
 #
 # :::{admonition} A good place for a break
@@ -399,16 +399,16 @@ print(means.tolist(), held.tolist())
 
 # %%
 score = torch.zeros(5)                           # the summary, 4 tokens
-print("share of the block:", torch.softmax(score, 0)[0].item())
+print("share of the block:", f"{torch.softmax(score, 0)[0]:.3f}")
 score[0] += torch.tensor(16.0).log()
-print("with log 16 added:", torch.softmax(score, 0)[0].item())
+print("with log 16 added:", f"{torch.softmax(score, 0)[0]:.3f}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # It should have 16/20 = 0.8, as its tokens would. It gets 1/5, because softmax counts entries, not tokens. The logarithm of the count, added to the score, turns $e^{s}$ into $16\,e^{s}$, and the summary stands for its tokens exactly.
 # :::
 #
-# Exactly as long as the keys of the block are equal. If they differ, the mean key is an approximation, and one in a known direction: $\sum_j e^{q \cdot k_j} \ge b\, e^{q \cdot \bar{k}}$ (the exponential is convex), so **a summary never counts for more than its tokens together would**, and for less the more
+# Exactly as long as the keys of the block are equal. If they differ, the mean key is an approximation, and one in a known direction: $\sum_j e^{q \cdot k_j} \ge b\, e^{q \cdot \bar{k}}$ (the exponential is convex), so **a summary never counts for more, before the row is normalised, than its tokens together would**, and for less the more
 # their scores differ. The fine-near, coarse-far softmax is the idea of focal self-attention {cite}`yang2021`, there with learned pooling; the logarithm is the one that Token Merging adds when it fuses tokens {cite}`bolya2022`.
 # H-Transformer-1D {cite}`zhu2021` goes on to many levels, each twice as coarse, and coarsens the {term}`queries <query>` too.
 #
@@ -580,7 +580,7 @@ print(span_mask(torch.arange(10), span=3, ramp=4.0))
 
 # %% [markdown]
 # 1 up to distance $z = 3$, then down over 4 steps. At distance 7 = $z + R$ and beyond it is exactly 0: these keys need not be computed. The largest distance that is *not* 0 is the head's **reach**, $\lceil z + R \rceil - 1$ tokens before the query. The authors' code counts
-# the ramp into the size of a head's memory in the same way ([adaptive_span.py](https://github.com/facebookresearch/adaptive-span)), and **reach is what we shall call the learned span** when we compare it with a known one.
+# the ramp in the same way, but keeps as many keys as the longest head of the layer needs ([adaptive_span.py](https://github.com/facebookresearch/adaptive-span)), and **reach is what we shall call the learned span** when we compare it with a known one.
 #
 # The mask multiplies the exponentials, before the row is normalised:
 #
@@ -766,7 +766,7 @@ print("needed", needed, "learned", learned, "error", exam(model).round(3))
 # pulls until the last needed key hangs on the foot of the ramp. The span $z$ itself lies *below* what is needed, by up to $R$; the reach lies at it. That is why the definition had to be settled before.
 # :::
 
-# %% mystnb={"image": {"alt": "Four soft masks over distance from 0 to 80. Each is 1 up to a token or two before one of the dashed lines at 7, 15, 31 and 63, and falls to zero right behind the line."}, "figure": {"caption": "The learned soft masks. Each head sees as far as its answer needs, and no further.", "name": "fig-learned-spans"}}
+# %% mystnb={"image": {"alt": "Four soft masks over distance from 0 to 80. Each is 1 up to about four tokens before one of the dashed lines at 7, 15, 31 and 63, is still above zero at the line, and zero one token behind it."}, "figure": {"caption": "The learned soft masks. Each head sees as far as its answer needs, and no further.", "name": "fig-learned-spans"}}
 spans = torch.cat([head.span.detach() for head in model.heads])
 learned_masks = span_mask(torch.arange(81), spans[:, None], 4.0)
 plots.learned_spans(learned_masks.numpy(), needed)
@@ -848,7 +848,7 @@ print("reach", closed.reach(), "error", exam(closed, make_copies).round(2))
 # %%
 show("copies, open")
 
-# %% mystnb={"image": {"alt": "Two panels of reach over 500 training steps, four curves each, with dashed lines at the reaches needed. Left, sums from closed heads: the curves rise from 1 and stop at 7, 15, 31 and 63. Right, copies from open heads: they fall from 80 and stop near 8, 16, 32 and 64."}, "figure": {"caption": "A span grows where every step helps, and shrinks to what is needed where it began wide enough.", "name": "fig-span-paths"}}
+# %% mystnb={"image": {"alt": "Two panels of reach over 500 training steps, four curves each, with dashed lines at 7, 15, 31 and 63 in both. Left, sums from closed heads: the curves rise from 1 and stop at 7, 15, 31 and 63. Right, copies from open heads: they fall from 80 and stop just above the lines, at 8, 16, 32 and 64."}, "figure": {"caption": "A span grows where every step helps, and shrinks to what is needed where it began wide enough. Dashed: what the sums need; the copies need one token more.", "name": "fig-span-paths"}}
 runs = {run["name"]: run for run in record["runs"] if run["seed"] == 0}
 paths = {name: np.array(runs[name]["history"])
          for name in ("sums, closed", "copies, open")}
@@ -862,15 +862,15 @@ plt.show()
 show("sums, closed, ramp 2")
 
 # %% [markdown]
-# Some heads never open. Our reading of it: while a head can still do nothing with what it sees, the penalty alone pulls, and later one key is too little of a hint. The wider the ramp, the more a closed head feels. (In the authors' code a ramp is 32 tokens by default.)
+# In two seeds of three, heads stay closed, and one stops half-way. Our reading of it: while a head can still do nothing with what it sees, the penalty alone pulls, and later one key is too little of a hint. The wider the ramp, the more a closed head feels. (In the authors' code a ramp is 32 tokens by default.)
 #
-# **The penalty's taste.** $\lambda$ pulls all spans alike, so a learned span is the longest that the loss will still pay for, not the range of what is there. With $\lambda$ one hundred times as large:
+# **The penalty's taste.** $\lambda$ pulls all spans alike, so a learned span is at best the longest that the loss will still pay for, not the range of what is there. With $\lambda$ one hundred times as large:
 
 # %%
 show("sums, closed, penalty 0.2")
 
 # %% [markdown]
-# No head opens at all. A key that is fully in would bring the sum of 8 an eighth of its variance, but a gradient sees only the first step: a key at the foot of the ramp, with next to no weight yet, and that is not worth $\lambda/M = 0.05$. So to read a learned span as "this head needs $n$ tokens" is right only together with
+# No head opens at all. Our reading again: a key that is fully in would bring the sum of 8 an eighth of its variance, but a gradient sees only the first step: a key at the foot of the ramp, with next to no weight yet, and that is not worth $\lambda/M = 0.05$. So to read a learned span as "this head needs $n$ tokens" is right only together with
 # its start, its ramp, and the price it was learned at.
 
 # %% [markdown]
@@ -881,7 +881,7 @@ show("sums, closed, penalty 0.2")
 # | windows with equal cuts | four networks side by side: nothing crosses, in any number of layers | {numref}`fig-window-reach` |
 # | shifted cuts | reach grows by a window per layer | {numref}`fig-window-reach` |
 # | rolling needs `shift_mask` | without it, opposite edges touch, and nothing tells you | {numref}`fig-shift-leak` |
-# | merging | half the cost per level, twice the reach; no longer a vector per token | four levels |
+# | merging | half the cost of the scores per level, twice the distance per window; no longer a vector per token | four levels |
 # | a summary stands for $b$ tokens | add $\log b$; exact for equal keys, too little weight otherwise | share of the block |
 # | two levels | $2\sqrt3\,n\sqrt n$ scores at $b = \sqrt{n/3}$; a needle in a far block is lost | {numref}`fig-two-levels` |
 # | soft mask with a span | the edge of a window gets a gradient, but only along the ramp | {numref}`fig-learned-spans` |
