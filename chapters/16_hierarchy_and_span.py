@@ -61,14 +61,14 @@ plots.distances(within, {2: "head 2", 5: "head 5", 9: "head 9"})
 plt.show()
 
 # %% [markdown]
-# Head 2 needs its query's neighbours alone, and could be computed with three keys per query instead of 15. Head 9 could not. No single
+# Head 2 needs its query's neighbours alone, and could be computed with three keys per query instead of 15. Head 9 could not. Equal weights would put 0.19 within 1 token and 0.51 within 4; head 9 stays below both. No single
 # window fits both, and a sentence of 15 tokens says nothing yet about the heads of a long document. Keep this in mind: the first two methods of this chapter fix
 # the shape of the look beforehand, for all heads alike; the last one lets each head decide.
 #
 # ## Cut the line into windows
 #
 # The cheapest rule: cut the sequence into windows of $m$ tokens, attend within each. An image is cut the same way, along both axes, and *tokens of one window* then means a small square.
-# Here is a function for a **grid** with any number of axes. `unfold(axis, m, m)` cuts an axis into pieces of $m$ and puts the new axis last.
+# Here is a function for a **grid** with any number of axes. `unfold(axis, m, m)` cuts an axis into pieces of $m$ and puts the new axis last; `.mT` exchanges the last two axes.
 
 # %%
 def window_partition(x, window):
@@ -86,8 +86,8 @@ print(window_partition(image, (2, 3))[..., 0])
 # %% [markdown]
 # Each row is one window of 2 × 3 tokens; the digits name row and column. From here on this is `attnlib.hierarchy.window_partition`, and its inverse is `window_merge`.
 #
-# What do windows cost? With windows of $m$ tokens each query meets $m$ keys, so an $n$-token line needs $nm$ {term}`scores <score>` instead of $n^2$; an image of $h \times w$ tokens in windows of $M \times M$ needs $hwM^2$ {cite}`liu2021`.
-# Swin's first layers work on 56 × 56 tokens in windows of 7 × 7:
+# What do windows cost? With windows of $m$ tokens each query meets $m$ keys, so an $n$-token line needs $nm$ {term}`scores <score>` instead of $n^2$; an image of $h \times w$ tokens in windows of $m \times m$ needs $hwm^2$ {cite}`liu2021`.
+# Swin's first layers work on 56 × 56 tokens, each made from a *patch* of 4 × 4 pixels, in windows of 7 × 7:
 
 # %%
 windows = costs.shifted_window_pairs([56, 56], 7)
@@ -95,7 +95,7 @@ print(f"windows: {windows:,} scores, all pairs: {56**4:,}")
 print("fewer by a factor of", 56**4 // windows)
 
 # %% [markdown]
-# ## What never gets across
+# ## Does news cross a cut?
 #
 # Before the next cell: 32 tokens, windows of 8, no shift. After how many layers does the output at position 15 depend on all inputs?
 #
@@ -141,14 +141,14 @@ plots.reaches({"cuts at 8, 16, 24 in every layer": never,
 plt.show()
 
 # %% [markdown]
-# The reach grows by about a window per layer, as in a stack of convolutions. A line of 3136 tokens would take some 400 layers with these windows; this is where *merging* will help.
+# The reach grows by about a window per layer, as in a stack of convolutions. A line of 3136 tokens, as many as 56 × 56, would take some 400 layers with these windows; this is where *merging* will help.
 #
 # ## How do you shift without odd windows?
 #
 # Moved cuts leave half a window at each end. On an 8 × 8 image with windows of 4 × 4, a shift by 2 gives nine windows of four shapes, instead of four of one shape. Swin's trick is to *roll* the image by the shift, so that what
 # falls off on one side comes back on the other: again four windows, all of them 4 × 4.
 
-# %% mystnb={"image": {"alt": "Two grids of 8 × 8 squares. Left, in place: cuts after 2 and 6 rows and columns make nine windows labelled 0 to 8, of sizes 2 and 4. Right, rolled: four windows of 4 × 4; the first holds only label 4, the second 5 and 3, the third 7 and 1, the last 8, 6, 2 and 0."}, "figure": {"caption": "Rolling turns nine windows into four of one shape, and brings tokens together that are far apart in the image: in the last window, those of all four corners.", "name": "fig-shift-regions"}}
+# %% mystnb={"image": {"alt": "Two grids of 8 × 8 squares. Left, in place: cuts after 2 and 6 rows and columns make nine windows labelled 0 to 8, of sizes 2 and 4. Right, rolled: four windows of 4 × 4; the first holds only label 4, the second 5 and 3, the third 7 and 1, the last 8, 6, 2 and 0."}, "figure": {"caption": "Rolling turns nine windows into four of one shape, and brings tokens together that are far apart in the image: in the last window, those of all four corners. Numbers and colours name the nine windows.", "name": "fig-shift-regions"}}
 at = (torch.arange(8) - 2) // 4 + 1              # 0, 1 or 2 along one axis
 region = 3 * at[:, None] + at                    # (8, 8), 0 to 8
 rolled = torch.roll(region, (-2, -2), (0, 1))
@@ -156,7 +156,7 @@ plots.regions(region.numpy(), rolled.numpy(), window=4, shift=2)
 plt.show()
 
 # %% [markdown]
-# The last window holds tokens from all four corners of the image. Nothing in the arithmetic knows that they are not neighbours. So this is the place of the chapter's deliberate break: **forget the mask**.
+# The last window holds tokens from all four corners of the image. Nothing in the arithmetic knows that they are not neighbours. Now break it on purpose: **forget the mask**.
 # We need the rest of the function first. It rolls, cuts, attends, merges and rolls back; `mask` is ours to choose for now.
 
 # %%
@@ -187,11 +187,11 @@ print("rows that change:", leaking.any(dim=1).nonzero().flatten().tolist())
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Rows 0 and 1, which hold its window, and rows 6 and 7: the *bottom* of the image. The top row looks at the bottom row as if they touched. No shape is wrong, no loss explodes; a network trained this way believes that images are printed on a doughnut.
+# Rows 0 and 1 (columns 2 to 5), which hold its window, and rows 6 and 7: the *bottom* of the image. The top row looks at the bottom row as if they touched. No shape is wrong, no loss explodes; a network trained this way believes that images are printed on a doughnut.
 # :::
 #
 # Two tokens belong together if no cut lies between them. Along one axis a cut lies before $s$, $s + m$, $s + 2m$ and so on, so the number of the window is $\lfloor (p - s)/m \rfloor$, −1 before the first cut. Label
-# every token with these numbers, roll the labels along with the image, and compare within each window. Padding gets a label of its own, −2.
+# every token with these numbers, roll the labels along with the image, and compare within each window. Where windows do not divide the image it will be padded at its end; padding gets a label of its own, −2.
 
 # %%
 def shift_mask(grid, window, shift):
@@ -225,7 +225,8 @@ plt.show()
 #
 # $$\operatorname{Attention}(Q, K, V) = \operatorname{softmax}\bigl(QK^\top/\sqrt{d} + B\bigr)V$$
 #
-# In a window of $m \times n$ tokens there are $(2m - 1)(2n - 1)$ offsets. Which entry does a pair use? Count offsets as digits of a number:
+# In a window of $m_1 \times m_2$ tokens there are $(2m_1 - 1)(2m_2 - 1)$ offsets. Which entry does a pair use? Number its offsets like a two-digit number. In a window of 7 × 7 each lies between −6 and 6; add 6,
+# and the entry is 13 · (rows + 6) + (columns + 6):
 
 # %%
 def relative_position_index(window):
@@ -244,7 +245,7 @@ print(relative_position_index((4,)))
 assert relative_position_index((7, 7)).unique().numel() == 13 * 13
 
 # %% [markdown]
-# Along each diagonal the same number: the same offset. A window of 7 × 7 has 2401 pairs and 169 biases per head. This is `attnlib.hierarchy.relative_position_index`. Now everything at once, with padding for sizes that do not divide:
+# Along each diagonal the same number: the same offset. A window of 7 × 7 has 2401 pairs and 169 biases per head. This is `attnlib.hierarchy.relative_position_index`. Now everything at once, with padding for sizes that do not divide (`F.pad` wants the last axis first, and for each axis how much before it and how much after):
 
 # %%
 def shifted_window_attention(q, k, v, window, shift, bias=None):
@@ -324,7 +325,7 @@ for level in range(1, 5):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# It halves: a quarter of the tokens, twice as wide. At the fourth level there are 7 × 7 tokens: one window holds the whole image, and shifted windows have become full attention.
+# It halves: a quarter of the tokens, twice as wide. At the fourth level there are 7 × 7 tokens: one window holds the whole image, and attention in it is full, provided that nothing is shifted there. (Swin leaves the shift out where the window covers the grid; `shift_mask` would cut it in four.)
 # :::
 #
 # Predicted counts are worth little unchecked. Count what one layer does on an image of 28 × 28, with PyTorch's own counter:
@@ -339,7 +340,7 @@ assert counted == predicted
 print(f"{counted / 1e6:.0f} MFLOP, {projections / counted:.0%} in projections")
 
 # %% [markdown]
-# To the last FLOP. At this width, windows make attention so cheap that the four {term}`projections <projection>` are most of the layer: halving the scores again would gain next to nothing.
+# To the last FLOP of the matrix products, which are all that this counter counts. At this width, windows make attention so cheap that the four {term}`projections <projection>` are most of the layer: halving the scores again would gain next to nothing.
 #
 # What does merging do to the reach? A line of 256 tokens, windows of 8, alternate shifts, and a merge after every two layers. We count the inputs that reach one output.
 
@@ -363,7 +364,7 @@ print("shifts and merging:", reach_of(True))
 
 # %% [markdown]
 # By windows alone the reach grows by 8 a layer; with merging, by 8, then 16, then 32. That is the hierarchy: {term}`receptive fields <receptive field>` that grow
-# exponentially with the levels, at a cost that falls. The price is that the last level no longer has one vector per token. A classifier needs one vector in the end, and detectors read all levels {cite}`liu2021`; but the last level alone cannot predict
+# exponentially with the levels, while the cost of the scores falls (that of the projections stays, at 0.23 GFLOP a layer: a quarter of the tokens, four times the matrix). The price is that the last level no longer has one vector per token. A classifier needs one vector in the end, and detectors read all levels {cite}`liu2021`; but the last level alone cannot predict
 # the next token at every position. What would be a hierarchy that keeps every token?
 #
 # :::{admonition} A good place for a break
@@ -399,16 +400,16 @@ print(means.tolist(), held.tolist())
 
 # %%
 score = torch.zeros(5)                           # the summary, 4 tokens
-print("share of the block:", torch.softmax(score, 0)[0].item())
+print("share of the block:", f"{torch.softmax(score, 0)[0]:.3f}")
 score[0] += torch.tensor(16.0).log()
-print("with log 16 added:", torch.softmax(score, 0)[0].item())
+print("with log 16 added:", f"{torch.softmax(score, 0)[0]:.3f}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # It should have 16/20 = 0.8, as its tokens would. It gets 1/5, because softmax counts entries, not tokens. The logarithm of the count, added to the score, turns $e^{s}$ into $16\,e^{s}$, and the summary stands for its tokens exactly.
 # :::
 #
-# Exactly as long as the keys of the block are equal. If they differ, the mean key is an approximation, and one in a known direction: $\sum_j e^{q \cdot k_j} \ge b\, e^{q \cdot \bar{k}}$ (the exponential is convex), so **a summary never counts for more than its tokens together would**, and for less the more
+# Exactly as long as the keys of the block are equal. If they differ, the mean key is an approximation, and one in a known direction: $\sum_j e^{q \cdot k_j} \ge b\, e^{q \cdot \bar{k}}$ (the exponential is convex), so **a summary never counts for more, before the row is normalised, than its tokens together would**, and for less the more
 # their scores differ. The fine-near, coarse-far softmax is the idea of focal self-attention {cite}`yang2021`, there with learned pooling; the logarithm is the one that Token Merging adds when it fuses tokens {cite}`bolya2022`.
 # H-Transformer-1D {cite}`zhu2021` goes on to many levels, each twice as coarse, and coarsens the {term}`queries <query>` too.
 #
@@ -501,7 +502,7 @@ print("√(n/3) =", round((n / 3) ** 0.5))
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# $b = \sqrt{n/3}$ (37 here), where both terms are equal, and then $2\sqrt{3}\; n\sqrt{n}$ scores: $O(n^{1.5})$, between a window's $O(n)$ and full attention's $O(n^2)$. Around its best value the cost is flat, so a power of two will do. More levels, each coarser, bring it down to $O(n)$ {cite}`zhu2021`.
+# $b = \sqrt{n/3}$ (37 here): there the slope $3 - n/b^2$ is zero and both terms are equal. Then it is $2\sqrt{3}\; n\sqrt{n}$ scores: $O(n^{1.5})$, between a window's $O(n)$ and full attention's $O(n^2)$. Around its best value the cost is flat, so a power of two will do. More levels, each coarser, bring it down to $O(n)$ {cite}`zhu2021`.
 # :::
 #
 # FLOPs are not seconds. Against PyTorch's fused attention, 8192 tokens, two heads of 64:
@@ -518,12 +519,12 @@ assert faster > 1.5
 print(f"fewer scores: {fewer:.0f}×, faster: {faster:.1f}×")
 
 # %% [markdown]
-# Faster, by much less than the counts promise: our lines write every score, mask and weight to memory, several times; the fused kernel keeps them in small tiles. Where seconds matter, the skipping must be done inside a kernel.
+# Faster, by much less than the counts promise: our lines write every score, mask and weight to memory, several times; the fused function is one program (a *kernel*) that keeps them in fast memory, in small tiles (chapter 14). Where seconds matter, the skipping must be done inside a kernel.
 #
 # ### What it loses
 #
-# How far is the result from full attention? It depends on the keys, and we can have it both ways. First, keys that have nothing to do with their neighbours. Second, keys that change slowly along the sequence, as neighbouring patches of an image do. Third, a *needle*: one far key that
-# equals one query. Full attention gives it most of the weight.
+# How far is the result from full attention? As the **error** we take the length of the difference over the length of full attention's result: 0 is exact, 1 as bad as answering zero. It depends on the keys, and we can have it both ways. First, keys that have nothing to do with their neighbours. Second, keys that change slowly along the sequence, as neighbouring patches of an image do. Third, a *needle*: one far key that
+# equals one query. Full attention gives it most of the weight. Which of the three suffers most, and from which block size on?
 
 # %%
 def error(q, k, v, block_size, rows=slice(None)):
@@ -561,7 +562,7 @@ plots.levels(blocks, share, errors, best=(1024 / 3) ** 0.5)
 plt.show()
 
 # %% [markdown]
-# This is the honest balance: a mean cannot say *which* of its tokens it was. Two levels suit content that is smooth (images, first of all), and summaries that are *trained* to keep what is needed. For finding a name 3000 tokens back they are
+# The needle, from blocks of two on: a mean cannot say *which* of its tokens it was. Two levels suit content that is smooth (images, first of all), and summaries that are *trained* to keep what is needed. For finding a name 3000 tokens back they are
 # the wrong tool, unless they only point the way: in Native Sparse Attention one branch attends to compressed blocks (by a learned map, not a mean), and its scores choose the blocks that a second branch reads token by token. A third branch is a sliding window, each branch has a softmax of its own, and a learned gate mixes their results {cite}`yuan2025`.
 #
 # ## Let the head decide
@@ -570,6 +571,8 @@ plt.show()
 # nothing whole has a derivative; so the edge of the window is made soft. With $x$ the distance from query to key, $z$ the **span** of the head, and a ramp of $R$ tokens:
 #
 # $$m_z(x) = \min\Bigl[\max\bigl[\tfrac{1}{R}(R + z - x),\, 0\bigr],\, 1\Bigr]$$
+#
+# for $x \ge 0$. Keys after the query ($x < 0$) count 0.
 
 # %%
 def span_mask(distance, span, ramp):
@@ -580,13 +583,13 @@ print(span_mask(torch.arange(10), span=3, ramp=4.0))
 
 # %% [markdown]
 # 1 up to distance $z = 3$, then down over 4 steps. At distance 7 = $z + R$ and beyond it is exactly 0: these keys need not be computed. The largest distance that is *not* 0 is the head's **reach**, $\lceil z + R \rceil - 1$ tokens before the query. The authors' code counts
-# the ramp into the size of a head's memory in the same way ([adaptive_span.py](https://github.com/facebookresearch/adaptive-span)), and **reach is what we shall call the learned span** when we compare it with a known one.
+# the ramp in the same way, but keeps as many keys as the longest head of the layer needs ([adaptive_span.py](https://github.com/facebookresearch/adaptive-span)), and **reach is what we shall call the learned span** when we compare it with a known one.
 #
 # The mask multiplies the exponentials, before the row is normalised:
 #
-# $$a_{tr} = \frac{m_z(t - r)\,\exp(s_{tr})}{\sum_q m_z(t - q)\,\exp(s_{tq})}$$
+# $$a_{ij} = \frac{m_z(i - j)\,\exp(s_{ij})}{\sum_l m_z(i - l)\,\exp(s_{il})}$$
 #
-# As always the row's maximum is taken out first, here the maximum *of the keys that count*.
+# for the query at position $i$ and the key at $j$. As always the row's maximum is taken out first, here the maximum *of the keys that count*.
 
 # %%
 def span_softmax(scores, mask):
@@ -612,12 +615,12 @@ for distance in range(10):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Only through keys on the ramp (PyTorch counts its two ends in). A head hears about $z$ from the keys in the narrow zone where it is just about to stop looking, and from nowhere else. What lies beyond cannot pull. Keep that in mind.
+# Only through keys on the ramp (PyTorch counts its two ends in). A head hears about $z$ from the keys in the narrow zone where it is about to stop looking, and from nowhere else. What lies beyond cannot pull. Keep that in mind.
 # :::
 #
 # ### Only as many keys as needed
 #
-# A mask alone saves nothing: the scores are computed and thrown away. So one head works on blocks of queries, each with its own keys and `left` before them, `left` being the reach. `unfold` cuts overlapping pieces
+# A mask alone saves nothing, as with rolling: what it hides has been computed. So one head works on blocks of queries, each with its own keys and `left` before them, `left` being the reach. `unfold` cuts overlapping pieces
 # without copying. `positions` holds one learned vector per distance; the paper adds it to the key, so that a query can ask for a *distance* as well as for a content.
 
 # %%
@@ -668,13 +671,14 @@ for left in (31, 255, 4095):
     print(f"reach {left:4}: {used / 1e6:7.0f} MFLOP, the band alone {ideal / 1e6:.0f}")
 
 # %% [markdown]
-# The surplus is the blocks' corners, which are computed and masked; at full reach it is the upper triangle too.
+# The surplus is the blocks' corners, which are computed and masked. At full reach it is more than *all* pairs would cost (4295 MFLOP): the upper triangle, keys that would stand before the first token, and a fifth block with only 4 queries in it.
+# A band pays while it is short beside the sequence.
 
 # %% [markdown]
 # ## A task whose ranges we know
 #
 # Do heads learn the spans they need? On language nobody knows what they need. So we make a task that fixes it. A sequence of random coin tosses, +1 or −1; at every position, give **the sum of the last 8, of the last 16, of the last 32, of the last 64** (divided by $\sqrt{r}$, so that all four have variance 1). Four heads, and each answer is read from *one* head, so that there is no doubt who needs what:
-# the furthest key needed stands 7, 15, 31 and 63 tokens before the query. As in anything real, not all can be predicted: the answers carry noise of size 0.3.
+# the furthest key needed stands 7, 15, 31 and 63 tokens before the query. (A head with equal weights gives the *mean* of $r$ tokens; the reading after it multiplies by $\sqrt r$. The head's work is to stop at the right place.) As in anything real, not all can be predicted: the answers carry noise of size 0.3.
 
 # %%
 from attnlib.span import AdaptiveSpanAttention
@@ -715,9 +719,9 @@ class FourHeads(nn.Module):
 # %% [markdown]
 # Each head is the library's `AdaptiveSpanAttention`: projections, `adaptive_span_attention`, and two kinds of learned numbers, the vectors per distance and a fraction with $z = S \cdot \text{fraction}$, where $S = 80$ is the longest span allowed. The heads start **closed**, at $z = 0$, as in the authors' code. The loss gets a penalty,
 #
-# $$L = L_{\text{task}} + \frac{\lambda}{M}\sum_i z_i$$
+# $$L = L_{\text{task}} + \frac{\lambda}{H}\sum_i z_i$$
 #
-# for the $M = 4$ heads: looking far costs. After each step spans are brought back into $[0, S]$, as in the authors' code too. In the last third of the training the step size falls to zero, so that the spans can settle.
+# for the $H = 4$ heads: looking far costs. After each step spans are brought back into $[0, S]$, as in the authors' code too. In the last third of the training the step size falls to zero, so that the spans can settle.
 
 # %%
 def train(model, rng, steps=500, make=make_sums, penalty=0.002):
@@ -766,7 +770,7 @@ print("needed", needed, "learned", learned, "error", exam(model).round(3))
 # pulls until the last needed key hangs on the foot of the ramp. The span $z$ itself lies *below* what is needed, by up to $R$; the reach lies at it. That is why the definition had to be settled before.
 # :::
 
-# %% mystnb={"image": {"alt": "Four soft masks over distance from 0 to 80. Each is 1 up to a token or two before one of the dashed lines at 7, 15, 31 and 63, and falls to zero right behind the line."}, "figure": {"caption": "The learned soft masks. Each head sees as far as its answer needs, and no further.", "name": "fig-learned-spans"}}
+# %% mystnb={"image": {"alt": "Four soft masks over distance from 0 to 80. Each is 1 up to about four tokens before one of the dashed lines at 7, 15, 31 and 63, is still above zero at the line, and zero one token behind it."}, "figure": {"caption": "The learned soft masks. Each head sees as far as its answer needs, and no further.", "name": "fig-learned-spans"}}
 spans = torch.cat([head.span.detach() for head in model.heads])
 learned_masks = span_mask(torch.arange(81), spans[:, None], 4.0)
 plots.learned_spans(learned_masks.numpy(), needed)
@@ -821,7 +825,7 @@ assert len(worst) >= 3 and max(worst) < 0.2
 print("largest deviation:", max(worst), " scores saved:", saved)
 
 # %% [markdown]
-# Sums are a friendly task: every step further back is worth a little more. Now one that is not. **Copy** the token that stood 8, 16, 32 or 64 places before. Nothing on the way there is of any use. Closed heads, 150 steps; what will they do?
+# Sums are a friendly task: every step further back is worth a little more. Now one that is not. **Copy** the token that stood 8, 16, 32 or 64 places before. Nothing on the way there is of any use. Closed heads, 150 steps (by then all four heads of the sums had opened, as the next figure shows); what will they do?
 
 # %%
 def make_copies(rng, noise=0.3, batch=8, seq=160):
@@ -848,11 +852,12 @@ print("reach", closed.reach(), "error", exam(closed, make_copies).round(2))
 # %%
 show("copies, open")
 
-# %% mystnb={"image": {"alt": "Two panels of reach over 500 training steps, four curves each, with dashed lines at the reaches needed. Left, sums from closed heads: the curves rise from 1 and stop at 7, 15, 31 and 63. Right, copies from open heads: they fall from 80 and stop near 8, 16, 32 and 64."}, "figure": {"caption": "A span grows where every step helps, and shrinks to what is needed where it began wide enough.", "name": "fig-span-paths"}}
+# %% mystnb={"image": {"alt": "Two panels of reach over 500 training steps, four curves each, with dashed lines at what each head needs. Left, sums from closed heads: the curves rise from 1 and stop at 7, 15, 31 and 63. Right, copies from open heads: they fall from 80 and stop at 8, 16, 32 and 64."}, "figure": {"caption": "A span grows where every step helps, and shrinks to what is needed where it began wide enough. Dashed: what the heads need, for copies one token more than for sums. Colours as in {numref}`fig-learned-spans`.", "name": "fig-span-paths"}}
 runs = {run["name"]: run for run in record["runs"] if run["seed"] == 0}
 paths = {name: np.array(runs[name]["history"])
          for name in ("sums, closed", "copies, open")}
-plots.span_paths(np.array(record["steps"]), paths, needed)
+needs = {name: runs[name]["needed"] for name in paths}
+plots.span_paths(np.array(record["steps"]), paths, needs)
 plt.show()
 
 # %% [markdown]
@@ -862,15 +867,15 @@ plt.show()
 show("sums, closed, ramp 2")
 
 # %% [markdown]
-# Some heads never open. Our reading of it: while a head can still do nothing with what it sees, the penalty alone pulls, and later one key is too little of a hint. The wider the ramp, the more a closed head feels. (In the authors' code a ramp is 32 tokens by default.)
+# In two seeds of three, heads stay closed, and one stops at 7 of the 31 that it needs. Our reading of it: while a head can still do nothing with what it sees, the penalty alone pulls, and later one key is too little of a hint. The wider the ramp, the more a closed head feels. (In the authors' code a ramp is 32 tokens by default.)
 #
-# **The penalty's taste.** $\lambda$ pulls all spans alike, so a learned span is the longest that the loss will still pay for, not the range of what is there. With $\lambda$ one hundred times as large:
+# **The penalty's taste.** $\lambda$ pulls all spans alike, so a learned span is at best as long as the loss will pay for, *step by step*; it is not the range of what is there. With $\lambda$ one hundred times as large:
 
 # %%
 show("sums, closed, penalty 0.2")
 
 # %% [markdown]
-# No head opens at all. A key that is fully in would bring the sum of 8 an eighth of its variance, but a gradient sees only the first step: a key at the foot of the ramp, with next to no weight yet, and that is not worth $\lambda/M = 0.05$. So to read a learned span as "this head needs $n$ tokens" is right only together with
+# No head opens at all. Our reading again: a key that is fully in would bring the sum of 8 an eighth of its variance, but a gradient sees only the first step: a key at the foot of the ramp, with next to no weight yet, and that is not worth $\lambda/H = 0.05$. So to read a learned span as "this head needs $n$ tokens" is right only together with
 # its start, its ramp, and the price it was learned at.
 
 # %% [markdown]
@@ -881,7 +886,7 @@ show("sums, closed, penalty 0.2")
 # | windows with equal cuts | four networks side by side: nothing crosses, in any number of layers | {numref}`fig-window-reach` |
 # | shifted cuts | reach grows by a window per layer | {numref}`fig-window-reach` |
 # | rolling needs `shift_mask` | without it, opposite edges touch, and nothing tells you | {numref}`fig-shift-leak` |
-# | merging | half the cost per level, twice the reach; no longer a vector per token | four levels |
+# | merging | half the cost of the scores per level, twice the distance per window; no longer a vector per token | four levels |
 # | a summary stands for $b$ tokens | add $\log b$; exact for equal keys, too little weight otherwise | share of the block |
 # | two levels | $2\sqrt3\,n\sqrt n$ scores at $b = \sqrt{n/3}$; a needle in a far block is lost | {numref}`fig-two-levels` |
 # | soft mask with a span | the edge of a window gets a gradient, but only along the ramp | {numref}`fig-learned-spans` |
@@ -935,9 +940,10 @@ require(cut_windows)
 # A Swin transformer {cite}`liu2021` moves a picture of `height` by `width` tokens up and to the left by `shift`, cyclically, before it cuts it into
 # square windows of side `window`. In the last windows tokens then meet that lie at opposite ends of the picture. Write
 # `region_mask(height, width, window, shift)`: a boolean array (number of windows, window², window²), True where two tokens of a window **may attend** to
-# each other, that is where, on neither axis, one of the two has come round from the other end and the other has not. Windows follow each other in
+# each other, that is where, on each axis, either both have come round from the other end or neither has. Windows follow each other in
 # reading order (row by row), and so do the tokens of a window. `window` divides height and width; `shift` is from 0 to window − 1.
 # ```
+
 
 # %% tags=["ex:region_mask", "ex-stub"]
 def region_mask(height, width, window, shift):

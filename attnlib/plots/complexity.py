@@ -69,6 +69,7 @@ def memory_by_length(lengths: np.ndarray, measured: dict[str, np.ndarray], predi
         kind = name.split()[0]
         at.plot(lengths, np.asarray(values) / 2**20, color=_COLOURS[kind], marker=_MARKERS[kind], linestyle="",
                 fillstyle="full" if "backward" in name else "none", label=name)
+    at.plot([], [], color=GREY, marker="", label="lines: predicted")
     _log(at, lengths)
     at.set_yscale("log")
     at.set_ylabel("MiB allocated at most")
@@ -97,12 +98,13 @@ def times_by_length(
     rows = -(-len(measured) // columns)
     figure, axes = new_figure(2.0 * rows + 0.5, columns, rows, sharex=True, sharey=True)
     for at, (name, values) in zip(axes.flat, measured.items(), strict=False):
-        at.plot(lengths, 1e3 * np.asarray(predicted[name]), color=GREY, marker="", linestyle="--")
+        at.plot(lengths, 1e3 * np.asarray(predicted[name]), color=GREY, marker="", linestyle="--", label="FLOPs / rate")
         at.plot(lengths, 1e3 * np.asarray(values, float), color=_COLOURS[name], marker=_MARKERS[name])
         at.set_title(name)
         _log(at, lengths, every=2)
         at.set_yscale("log")
         at.set_xlabel("")
+    axes.flat[0].legend(loc="upper left", fontsize=9)
     figure.supxlabel("tokens", fontsize=10.5)
     figure.supylabel("milliseconds", fontsize=10.5)
     return figure
@@ -131,11 +133,15 @@ def meetings(rows: dict[str, dict[str, float | None]], width: int) -> Figure:
     for i, points in enumerate(rows.values()):
         known = [max(edge, n / width) for n in points.values() if n]
         at.plot([min(known), max(known)], [i, i], color="#cccccc", marker="", linewidth=1, zorder=0)
+        beyond = [kind for kind, n in points.items() if n and n / width < edge]
         for kind, n in points.items():
-            style = styles[kind] | ({"marker": "<", "markersize": 8} if n and n / width < edge else {})
-            at.plot([max(edge, n / width)] if n else [], [i] if n else [], linestyle="", **style)
+            if n:  # arrows at the edge stand one above the other
+                shift = 0.36 * (beyond.index(kind) - (len(beyond) - 1) / 2) if kind in beyond else 0
+                style = styles[kind] | ({"marker": "<", "markersize": 7, "markeredgewidth": 1.8} if kind in beyond else {})
+                at.plot(max(edge, n / width), i + shift, linestyle="", **style)
     for kind, style in styles.items():
         at.plot([], [], linestyle="", label=kind, **style)
+    at.plot([], [], linestyle="", marker="<", markersize=7, color="#333333", fillstyle="none", label="from the first token")
     at.set_yticks(range(len(rows)), labels=rows)
     at.set_ylim(len(rows) - 0.5, -0.5)
     at.set_xscale("log", base=2)
@@ -143,7 +149,7 @@ def meetings(rows: dict[str, dict[str, float | None]], width: int) -> Figure:
     at.set_xticks(ticks, labels=["d/8", "d/4", "d/2", "d", "2d", "4d", "8d", "16d"])
     at.xaxis.set_minor_locator(NullLocator())
     at.set_xlabel("tokens, in widths d")
-    at.legend(loc="upper center", bbox_to_anchor=(0.3, 1.17), ncols=3)
+    at.legend(loc="upper center", bbox_to_anchor=(0.3, 1.17), ncols=4)
     return figure
 
 

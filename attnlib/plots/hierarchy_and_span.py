@@ -9,8 +9,7 @@ from attnlib.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, matrix_map, n
 __all__ = ["distances", "influence", "learned_spans", "levels", "reaches", "regions", "span_paths"]
 
 _HEADS = (BLUE, ORANGE, GREEN, PURPLE)
-_LIGHT = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da")  # light, so that numbers can be read on them
-_OF_REGION = (0, 2, 1, 1, 3, 0, 2, 0, 3)  # neighbours differ, in place and rolled
+_LIGHT = ("#9ecae1", "#fdbe85", "#a1d99b", "#d4b9da", "#ffff99", "#d9d9d9", "#fbb4ae", "#c7f0ec", "#e0c9a6")  # numbers can be read on them
 
 
 def distances(within: np.ndarray, named: dict[int, str]) -> Figure:
@@ -73,7 +72,7 @@ def regions(before: np.ndarray, after: np.ndarray, window: int, shift: int) -> F
     Parameters
     ----------
     before, after : (height, width) int
-        Which shifted window each token belongs to, in place and rolled.
+        Which shifted window each token belongs to, from 0 to 8, in place and rolled.
     window, shift : int
         Where the cuts are.
 
@@ -85,7 +84,7 @@ def regions(before: np.ndarray, after: np.ndarray, window: int, shift: int) -> F
     cuts = [range(shift, len(before), window), range(window, len(before), window)]
     for at, labels, lines, title in zip(axes[0], (before, after), cuts, ("in place: nine windows", "rolled: four windows"), strict=True):
         for (row, column), label in np.ndenumerate(labels):
-            at.add_patch(_square(row, column, _LIGHT[_OF_REGION[label]]))
+            at.add_patch(_square(row, column, _LIGHT[label]))
             at.text(column + 0.5, row + 0.5, f"{label}", ha="center", va="center", fontsize=9)
         for line in lines:
             at.axhline(line, color="black", linewidth=2)
@@ -128,6 +127,7 @@ def influence(panels: dict[str, np.ndarray], source: tuple[int, int]) -> Figure:
         for edge in np.arange(len(change) + 1) - 0.5:
             at.axhline(edge, color="#dddddd", linewidth=0.6)
             at.axvline(edge, color="#dddddd", linewidth=0.6)
+        at.set_xlabel("column")
     axes[0, 0].set_ylabel("row")
     return figure
 
@@ -187,7 +187,7 @@ def learned_spans(masks: np.ndarray, ranges: tuple[int, ...]) -> Figure:
     for head, (mask, colour) in enumerate(zip(masks, _HEADS, strict=True)):
         at.plot(mask, color=colour, marker="", label=f"head {head}")
     for distance in ranges:
-        at.axvline(distance, color=GREY, linestyle="--", linewidth=1)
+        at.axvline(distance, ymax=1.03 / 1.15, color=GREY, linestyle="--", linewidth=1)
         at.text(distance, 1.06, f"{distance}", color=GREY, ha="center")
     at.set_xlabel("distance from the query (dashed: what the task asks for)")
     at.set_ylabel("soft mask")
@@ -196,7 +196,7 @@ def learned_spans(masks: np.ndarray, ranges: tuple[int, ...]) -> Figure:
     return figure
 
 
-def span_paths(steps: np.ndarray, panels: dict[str, np.ndarray], ranges: tuple[int, ...]) -> Figure:
+def span_paths(steps: np.ndarray, panels: dict[str, np.ndarray], ranges: dict[str, list[int]]) -> Figure:
     """How far each head reaches, over the steps of training.
 
     Parameters
@@ -205,8 +205,8 @@ def span_paths(steps: np.ndarray, panels: dict[str, np.ndarray], ranges: tuple[i
         When it was noted.
     panels : dict of str to (times, heads) array
         Title -> reach.
-    ranges : tuple of int
-        Known distances.
+    ranges : dict of str to list of int
+        Title -> known distances.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def span_paths(steps: np.ndarray, panels: dict[str, np.ndarray], ranges: tuple[i
     for at, (title, paths) in zip(axes[0], panels.items(), strict=True):
         for path, colour in zip(paths.T, _HEADS, strict=True):
             at.plot(steps, path, color=colour, marker="")
-        for distance in ranges:
+        for distance in ranges[title]:
             at.axhline(distance, color=GREY, linestyle="--", linewidth=1)
         at.set_title(title)
         at.set_xlabel("step")

@@ -10,7 +10,7 @@ GIVEN = ""
 TOLERANCE = (0, 0)
 RETURNS = ("flops", "steps")
 PROMPT = r"""
-An LSTM layer {cite}`hochreiter1997` reads `seq` tokens one after the other. For each token it computes three gates and one candidate, each
+An LSTM layer {cite}`hochreiter1997`, in today's form with a forget gate, reads `seq` tokens one after the other. For each token it computes three gates and one candidate, each
 $W x_t + U h_{t-1}$ with matrices of its own: $W$ takes the layer's input to `dim` numbers, $U$ takes the layer's state, `dim` numbers, to
 `dim` numbers. `layers` such layers are stacked: the first reads inputs of width `dim_in`, every other reads the states of the one below. Write
 `cost_of_lstm(seq, dim_in, dim, layers)`, which returns two exact `int`s, `(flops, steps)`. `flops`: 2abc for a product of an (a, b) by a

@@ -11,7 +11,7 @@ PROMPT = r"""
 A Swin transformer {cite}`liu2021` moves a picture of `height` by `width` tokens up and to the left by `shift`, cyclically, before it cuts it into
 square windows of side `window`. In the last windows tokens then meet that lie at opposite ends of the picture. Write
 `region_mask(height, width, window, shift)`: a boolean array (number of windows, window², window²), True where two tokens of a window **may attend** to
-each other, that is where, on neither axis, one of the two has come round from the other end and the other has not. Windows follow each other in
+each other, that is where, on each axis, either both have come round from the other end or neither has. Windows follow each other in
 reading order (row by row), and so do the tokens of a window. `window` divides height and width; `shift` is from 0 to window − 1.
 """
 

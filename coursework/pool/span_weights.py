@@ -185,8 +185,17 @@ def blind_rows(case, got, want):
 
 
 @observe
+def not_a_number(case, got, want):
+    odd = np.isnan(got).any(axis=-1)
+    if got.dtype.kind == "f" and odd.any():
+        at = tuple(int(n) for n in np.argwhere(odd)[0])
+        return (f"Row {at[-1]} of head {at[-2]} is not a number. Often the maximum taken out stands at a key that does not count, so that all the powers are 0: "
+                f"take the maximum of the keys that count.")
+
+
+@observe
 def future(case, got, want):
-    odd = (_distance(got) < 0) & ~np.isclose(got, 0, atol=1e-12)
+    odd = (_distance(got) < 0) & ~np.isclose(got, 0, atol=1e-12) & ~np.isnan(got)
     if got.dtype.kind == "f" and odd.any():
         at = tuple(int(n) for n in np.argwhere(odd)[0])
         return f"Query {at[-2]} stands at position {at[-2] + got.shape[-1] - got.shape[-2]}, and yours gives {got[at]:.3g} to key {at[-1]}, which comes after it."
