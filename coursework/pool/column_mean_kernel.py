@@ -114,8 +114,8 @@ def cases(rng):
     yield case("one row", matrix(1, 7), 4, 4)
 
 
-@wrong("Right where the blocks divide the sizes. Which of the places that are loaded belong to the matrix, and which of those that are stored "
-       "belong to out?")
+@wrong("Right where the blocks divide the sizes. In its last step the walk goes on beyond the last row: which of the places that are loaded belong "
+       "to the matrix, and which of those that are stored belong to out?")
 def as_it_was(x_ptr, out_ptr, n_rows, n_cols, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
     columns = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     total = tl.zeros([BLOCK_C], tl.float32)
@@ -134,17 +134,6 @@ def store_without_mask(x_ptr, out_ptr, n_rows, n_cols, BLOCK_R: tl.constexpr, BL
         inside = (rows < n_rows)[:, None] & (columns < n_cols)[None, :]
         total += tl.sum(tl.load(x_ptr + rows[:, None] * n_cols + columns[None, :], mask=inside, other=0.0), axis=0)
     tl.store(out_ptr + columns, total / n_rows)
-
-
-@wrong("The columns are masked, the rows are not: in its last step the walk goes on beyond the last row.")
-def no_mask_on_rows(x_ptr, out_ptr, n_rows, n_cols, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
-    columns = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    total = tl.zeros([BLOCK_C], tl.float32)
-    for first in range(0, n_rows, BLOCK_R):
-        rows = first + tl.arange(0, BLOCK_R)
-        inside = (columns < n_cols)[None, :] & (rows >= 0)[:, None]
-        total += tl.sum(tl.load(x_ptr + rows[:, None] * n_cols + columns[None, :], mask=inside, other=0.0), axis=0)
-    tl.store(out_ptr + columns, total / n_rows, mask=columns < n_cols)
 
 
 @wrong("You divide by the number of rows that were loaded, those beyond the end included: they added nothing to the sum, and are no rows.")
