@@ -778,7 +778,7 @@ for n in (4, 8, 16, 32):
     print(f"{n:2} tokens", *words)
 
 # %% [markdown]
-# In attention both are constants: four products after one another (projection, scores, weights times values, output), and three from any token to any result (value projection, weights times values, output projection). In a recurrent network both grow with $n$ (for a state that is updated linearly there are shortcuts, in chapter 17). The table that compares the layers' orders of growth has columns for these two as well {cite}`vaswani2017`, and they need no constants to be
+# In attention both are constants: four products after one another (projection, scores, weights times values, output), and three from any token to any result (value projection, weights times values, output projection). In a recurrent network both grow with $n$ (for a state that is updated linearly there are shortcuts, in [chapter 17](17_linear.ipynb)). The table that compares the layers' orders of growth has columns for these two as well {cite}`vaswani2017`, and they need no constants to be
 # right. (Convolutions do better than ours if they skip: with dilations that grow from layer to layer the number of layers grows like $\log n$.)
 #
 # At $n = 2d$ attention and the LSTM have the same FLOPs. How much of them could run at the same time, on a machine with enough processors?

@@ -45,7 +45,7 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## What do real heads need?
 #
-# Our twelve heads of MiniLM {cite}`wang2020b` read a sentence of 15 tokens (chapter 6). For each head: what share of its {term}`weight` goes to tokens at most $r$ places away?
+# Our twelve heads of MiniLM {cite}`wang2020b` read a sentence of 15 tokens ([chapter 6](06_multi_head.ipynb)). For each head: what share of its {term}`weight` goes to tokens at most $r$ places away?
 
 # %%
 layer = real_layer()
@@ -221,7 +221,7 @@ plt.show()
 #
 # ## Where within the window?
 #
-# Attention does not know where a token stands (chapter 7). Swin adds to each score a learned number for the *offset* between query and key, one table per head:
+# Attention does not know where a token stands ([chapter 7](07_positions.ipynb)). Swin adds to each score a learned number for the *offset* between query and key, one table per head:
 #
 # $$\operatorname{Attention}(Q, K, V) = \operatorname{softmax}\bigl(QK^\top/\sqrt{d} + B\bigr)V$$
 #
@@ -519,7 +519,7 @@ assert faster > 1.5
 print(f"fewer scores: {fewer:.0f}×, faster: {faster:.1f}×")
 
 # %% [markdown]
-# Faster, by much less than the counts promise: our lines write every score, mask and weight to memory, several times; the fused function is one program (a *kernel*) that keeps them in fast memory, in small tiles (chapter 14). Where seconds matter, the skipping must be done inside a kernel.
+# Faster, by much less than the counts promise: our lines write every score, mask and weight to memory, several times; the fused function is one program (a *kernel*) that keeps them in fast memory, in small tiles ([chapter 14](14_complexity.ipynb)). Where seconds matter, the skipping must be done inside a kernel.
 #
 # ### What it loses
 #

@@ -17,7 +17,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** chapter 4 (softmax does not care what is subtracted from a row), chapter 5 (the gradients of attention) and from chapter 14 how FLOPs and memory are counted. **You will build** the online
+# **You need** [chapter 4](04_softmax.ipynb) (softmax does not care what is subtracted from a row), [chapter 5](05_self_attention.ipynb) (the gradients of attention) and from [chapter 14](14_complexity.ipynb) how FLOPs and memory are counted. **You will build** the online
 # softmax, FlashAttention's forward pass and its backward pass, as `attnlib.flash` has them. **Time** about 75 minutes; the cells run in half a minute. {numref}`fig-flash-walk` is the algorithm in one image.
 # :::
 
@@ -164,7 +164,7 @@ assert abs(passed - 128 / 144) < 0.04  # four standard deviations of a share ove
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
 # Eight times in nine: whenever the maximum falls into the first block. So a test of tiled attention needs scores that *rise* along the row, as well as lengths that no block divides. (With many queries chance helps: all of them must have their maximum in the first block.) The last exercise of
-# chapter 21 hides this bug in a kernel.
+# [chapter 21](21_triton.ipynb) hides this bug in a kernel.
 # :::
 
 # %%
@@ -251,7 +251,7 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Row by row of tiles, from left to right. The last tile of the first three queries lies wholly in the future and is skipped; tiles on the diagonal are computed and masked. For long texts this saves half of the work, and any other {term}`mask` saves what it leaves of the tiles (chapter 15).
+# Row by row of tiles, from left to right. The last tile of the first three queries lies wholly in the future and is skipped; tiles on the diagonal are computed and masked. For long texts this saves half of the work, and any other {term}`mask` saves what it leaves of the tiles ([chapter 15](15_sparse.ipynb)).
 # :::
 #
 # ## What it costs
@@ -284,7 +284,7 @@ print({name: f"{flops / 1e9:.2f} GFLOP" for name, flops in counted.items()})
 assert counted["tiles"] == counted["all scores"] == costs.attention_flops(2, 2048, 2048, 64)
 
 # %% [markdown]
-# Not one less. **FlashAttention is not linear attention**: its time still grows with the square. It saves memory, and *traffic*: the scores never travel to slow memory and back. On a GPU, whose arithmetic is far faster than its memory, that is worth more than any FLOP (chapter 19 counts it). On
+# Not one less. **FlashAttention is not linear attention**: its time still grows with the square. It saves memory, and *traffic*: the scores never travel to slow memory and back. On a GPU, whose arithmetic is far faster than its memory, that is worth more than any FLOP ([chapter 19](19_memory_hierarchy.ipynb) counts it). On
 # a CPU the same holds to a smaller degree. Here is the time, in turns with ordinary attention and with PyTorch's fused kernel, which is this algorithm in C++:
 
 # %% tags=["nbval-ignore-output"]
@@ -443,7 +443,7 @@ assert max((one - direct).abs().max(), (other - direct).abs().max()) < 1e-14
 print("four parts, in either order: attention over all keys")
 
 # %% [markdown]
-# Merging is associative and commutative, up to rounding. That is how one query is spread over many processors when a model generates (chapter 23), and how one text is spread over many devices (chapter 24).
+# Merging is associative and commutative, up to rounding. That is how one query is spread over many processors when a model generates (chapter 23), and how one text is spread over many devices ([chapter 24](24_many_devices.ipynb)).
 #
 # ## What to remember
 #
@@ -459,7 +459,7 @@ print("four parts, in either order: attention over all keys")
 # **In practice.** `F.scaled_dot_product_attention` runs this algorithm wherever it can: on CPUs, and on GPUs through FlashAttention-2 {cite}`dao2023` or cuDNN. FlashAttention-2 moved the division to the end, as here, and gave each block of queries a worker of its own; FlashAttention-3 overlaps the products with the
 # softmax of another tile on Hopper GPUs {cite}`shah2024`.
 #
-# **Shortcut taken here.** Tiles are walked one after the other by one thread. A GPU runs a program for each block of queries at the same time; in the backward pass two of them must not add to the same gradient at once, which is why kernels walk keys in one loop and queries in another (chapter 22).
+# **Shortcut taken here.** Tiles are walked one after the other by one thread. A GPU runs a program for each block of queries at the same time; in the backward pass two of them must not add to the same gradient at once, which is why kernels walk keys in one loop and queries in another ([chapter 22](22_triton_backward.ipynb)).
 
 # %% [markdown]
 # ## Exercises
