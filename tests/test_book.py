@@ -47,7 +47,7 @@ def test_every_figure_is_described(site: Build):
 def test_no_title_repeats_its_number(site: Build):
     """The table of contents numbers the chapters; a heading '4 · Softmax' would read '4. 4 · Softmax'."""
     text = (site.html / "intro.html").read_text(encoding="utf8")
-    titles = re.findall(r'<li class="toctree-l1[^"]*"><a[^>]*>\s*(.*?)\s*</a>', text, re.DOTALL)
+    titles = re.findall(r'<li class="toctree-l[12][^"]*"><a[^>]*>\s*(.*?)\s*</a>', text, re.DOTALL)
     assert len(titles) >= len(pages_in_toc()) - 1
     assert [title for title in titles if re.match(r"\d+\. *\d", title)] == []
 
