@@ -15,7 +15,7 @@ SETUP = @command -v $(PYTHON) >/dev/null 2>&1 || { \
 	echo "There is no $(PYTHON) here. The book needs Python 3.11 or newer: make $@ PYTHON=..." >&2; exit 1; }; \
 	$(PYTHON) tools/setup.py
 
-.PHONY: help book site test check notebooks adopt lab lint bench test-gpu bench-gpu
+.PHONY: help book site test check notebooks adopt lab lint test-gpu bench-gpu bench
 
 help:  ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile

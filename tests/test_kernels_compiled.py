@@ -37,12 +37,13 @@ def reports():
 @pytest.mark.xdist_group("compiled")
 @pytest.mark.parametrize("case", SHIPPED, ids=named)
 def test_no_shipped_tile_spills_and_half_precision_uses_the_matrix_units(reports, case):
-    capability, _, bits, _, tile = case
+    capability, kernel, bits, width, tile = case
     report = reports[case]
     assert report.spill_stores == report.spill_loads == 0, report
     assert report.registers <= 255 and report.programs_per_multiprocessor >= 1, report
     assert report.warps == tile.warps and report.shared <= (99 if capability == "8.0" else 227) * 1024, report
     unit = {"8.0": "HMMA", "9.0": "HGMMA"}[capability]
+    unit = "HMMA" if (capability, kernel, width) == ("9.0", "dkdv", 256) else unit   # its 32 keys are half of what HGMMA takes
     assert bool(report.matrix_instructions) == (bits == 16), report  # float32 is multiplied exactly, by ordinary instructions
     assert bits == 32 or set(report.matrix_instructions) == {unit}, report
 
