@@ -35,6 +35,23 @@ def test_an_opponent_that_computes_something_else_is_refused(monkeypatch):
         gpu.attention_rows(ticking(), lengths=(8,), widths=(4,), dim=8, tokens=8)
 
 
+def test_sparse_time_is_set_against_dense_time_and_the_share_computed():
+    patterns = {"window": gpu.masks.sliding_window(31), "causal": gpu.masks.causal}
+    rows = gpu.sparse_rows(ticking(), seq=64, heads=1, width=4, block_size=16, patterns=patterns)
+    assert [(each["pattern"], each["direction"]) for each in rows] == [
+        (name, direction) for name in patterns for direction in ("forward", "backward")]
+    assert [each["computed"] for each in rows[::2]] == [9 / 16, 10 / 16]   # rows of 1, 2, 3, 3 blocks; of 1, 2, 3, 4
+    assert rows[0]["over dense times computed"] == pytest.approx(1 / (2 * 9 / 16))
+    assert rows[3]["over dense times computed"] == pytest.approx(7 / (8 * 10 / 16))
+
+
+def test_decoding_is_set_against_the_bytes_of_the_cache():
+    rows = gpu.decode_rows(ticking(), bytes_per_second=64.0, batch=2, seq=8, heads=4, width=4, groups=(1, 4))
+    assert [each["kv_heads"] for each in rows] == [4, 1]
+    assert [each["least"] for each in rows] == [2 * 2 * 4 * 8 * 4 * 4 / 64, 2 * 2 * 1 * 8 * 4 * 4 / 64]
+    assert rows[1]["over least"] == pytest.approx(3 / rows[1]["least"])
+
+
 def test_nan_is_a_difference():
     with pytest.raises(AssertionError, match="differ by nan"):
         gpu.alike({"a": torch.zeros(2), "b": torch.tensor([0.0, torch.nan])}, torch.float32)

@@ -1,19 +1,14 @@
 """Decoding with split keys, in Triton's interpreter: against float64, for every split, with filling, and with mistakes planted."""
 
-import importlib.util
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from attnlib import cache, kernels
 from attnlib.kernels import decode
+from tests.kernel_rule import DEVICE, HALF, planted_file
 
 torch.set_num_threads(1)
-DEVICE = os.environ.get("KERNELS_ON", "cpu")                 # "cuda" by `make test-gpu`
-HALF = [torch.float16] + [torch.bfloat16] * (DEVICE == "cuda")
 
 #        heads, kv_heads, seq_q, seq_k, dim, dim_v
 CASES = [(4, 4, 1, 64, 32, 32), (8, 2, 1, 100, 24, 40), (6, 1, 1, 33, 16, 16), (4, 2, 3, 70, 20, 8), (2, 1, 5, 3, 16, 16), (2, 2, 1, 1, 64, 64)]
@@ -106,13 +101,7 @@ PLANTS = [
 
 @pytest.mark.parametrize(("right", "wrong"), PLANTS, ids=lambda text: text[:30])
 def test_a_planted_mistake_is_noticed(right, wrong, tmp_path, monkeypatch):
-    source = Path(decode.__file__).read_text(encoding="utf-8")
-    assert right in source, "the source has changed: plant the mistake again"
-    path = tmp_path / "planted_decode.py"
-    path.write_text(source.replace(right, wrong, 1), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    planted = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(planted)
+    planted = planted_file(decode, right, wrong, tmp_path)
     monkeypatch.setattr(decode, "split_kernel", planted.split_kernel)
     monkeypatch.setattr(decode, "merge_kernel", planted.merge_kernel)
     with pytest.raises(AssertionError):

@@ -1,7 +1,7 @@
 """Attention as Triton kernels, and what they compile to. Importing this needs neither Triton nor a GPU.
 
 `attention` and its kin choose for themselves: Triton for tensors on a GPU, torch for others. The kernels themselves are in
-`attnlib.kernels.softmax`, `.forward` and `.backward`; importing one of those needs Triton.
+`attnlib.kernels.softmax`, `.forward`, `.backward`, `.blocks` and `.decode`; importing one of those needs Triton.
 """
 
 import importlib
@@ -9,6 +9,7 @@ import importlib
 _FROM = {
     "CompileReport": "reading",
     "attention": "dispatch",
+    "block_sparse_attention": "block_sparse",
     "compile_report": "reading",
     "compile_reports": "reading",
     "decode_attention": "decoding",

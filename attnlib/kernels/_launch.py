@@ -51,12 +51,7 @@ def launch_backward(q, k, v, out, lse2, d_out, d_lse, causal, tile=None):
     q, k, v, d_out = (_near(x) for x in (q, k, v, d_out))
     batch, heads, seq_q, dim, kv_heads, seq_k, dim_v = *q.shape, *v.shape[1:]
     d_q, d_k, d_v = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-    delta, known = torch.empty_like(lse2), constants(dim, dim_v)
-    if batch * heads * seq_q:
-        with _on(q):
-            delta_kernel[(batch * heads * triton.cdiv(seq_q, 16),)](
-                out, d_out, d_lse.contiguous(), delta, out.stride(), d_out.stride(), heads, seq_q,
-                DIM_V=dim_v, BLOCK_V=known["BLOCK_V"], BLOCK_Q=16)
+    delta, known = launch_delta(out, d_out, d_lse), constants(dim, dim_v)
     common = scale_of(dim), heads // kv_heads, seq_q, seq_k
     inputs, strides = (q, k, v, d_out, lse2, delta), [x.stride() for x in (q, k, v, d_out)]
     _launch("dkdv", batch * kv_heads, seq_k, "BLOCK_K", tile, max(seq_q, seq_k), *inputs, d_k, d_v, *strides, d_k.stride(), d_v.stride(),
@@ -64,6 +59,18 @@ def launch_backward(q, k, v, out, lse2, d_out, d_lse, causal, tile=None):
     _launch("dq", batch * heads, seq_q, "BLOCK_Q", tile, max(seq_q, seq_k), *inputs, d_q, *strides, d_q.stride(),
             common[0], heads, *common[1:], CAUSAL=causal, **known)
     return d_q, d_k, d_v
+
+
+def launch_delta(out, d_out, d_lse):
+    """delta (batch, heads, seq_q), float32."""
+    batch, heads, seq_q, dim_v = out.shape
+    delta = torch.empty(out.shape[:-1], dtype=torch.float32, device=out.device)
+    if delta.numel():
+        with _on(out):
+            delta_kernel[(batch * heads * triton.cdiv(seq_q, 16),)](
+                out, d_out, d_lse.contiguous(), delta, out.stride(), d_out.stride(), heads, seq_q,
+                DIM_V=dim_v, BLOCK_V=constants(dim_v, dim_v)["BLOCK_V"], BLOCK_Q=16)
+    return delta
 
 
 def launch_softmax(x, out):

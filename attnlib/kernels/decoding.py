@@ -7,7 +7,7 @@ import torch
 from attnlib._shapes import takes
 from attnlib.cache import decode_attention as by_torch
 from attnlib.flash._parts import check_count, check_heads
-from attnlib.kernels.dispatch import LARGEST, _by_triton
+from attnlib.kernels.dispatch import _by_triton, _check_widths
 
 ROWS = 64  # queries of all the heads that share a key head, at most: they stand in one tile
 
@@ -59,9 +59,7 @@ def decode_attention(
         return _with_lengths(q, k, v, lengths, lead) if lengths is not None else by_torch(q, k, v)
     if group * seq_q > ROWS:
         raise ValueError(f"{where}: q has {group} heads of {seq_q} queries to a key head, expected at most {ROWS} in all: use attention")
-    for name, width, size in (("q", "dim_head", dim_head), ("v", "dim_v", dim_v)):
-        if not 1 <= size <= LARGEST:
-            raise ValueError(f"{where}: {name} has {width} = {size}, expected 1 to {LARGEST} for the Triton kernels")
+    _check_widths(where, q, v)
     with torch.no_grad():
         q, k, v = (x.expand(*lead, *x.shape[-3:]).reshape(lead.numel(), *x.shape[-3:]) for x in (q, k, v))
         rows = q.reshape(len(q), kv_heads, group * seq_q, dim_head)

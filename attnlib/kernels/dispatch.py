@@ -58,9 +58,7 @@ def attention(
     check_heads("attention", q, k)
     if not _by_triton("attention", "q", q, backend):
         return flash_attention(q, k, v, causal, return_lse=return_lse)
-    for name, width, size in (("q", "dim_head", q.shape[-1]), ("v", "dim_v", v.shape[-1])):
-        if not 1 <= size <= LARGEST:
-            raise ValueError(f"attention: {name} has {width} = {size}, expected 1 to {LARGEST} for the Triton kernels")
+    _check_widths("attention", q, v)
     lead = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     q, k, v = (x.expand(*lead, *x.shape[-3:]).reshape(lead.numel(), *x.shape[-3:]) for x in (q, k, v))  # (batch, heads, seq, width)
     from attnlib.kernels._launch import Kernels
@@ -104,6 +102,13 @@ def row_softmax(scores: torch.Tensor, backend: str | None = None) -> torch.Tenso
     out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
     launch_softmax(rows, out)
     return out.view(scores.shape)
+
+
+def _check_widths(where, q, v):
+    """Raise where a head is wider than the kernels take."""
+    for name, width, size in (("q", "dim_head", q.shape[-1]), ("v", "dim_v", v.shape[-1])):
+        if not 1 <= size <= LARGEST:
+            raise ValueError(f"{where}: {name} has {width} = {size}, expected 1 to {LARGEST} for the Triton kernels")
 
 
 def _by_triton(where, name, x, backend):

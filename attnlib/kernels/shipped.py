@@ -53,6 +53,9 @@ EXACT = {  # float32, multiplied without matrix units, on every GPU
 }
 
 
+LISTS = ("first", "partial", "blocks", "pattern", "order", "bits")
+
+
 def shipped(kernel: str, capability: tuple[int, int], bits: int, width: int) -> list[Tile]:
     """The tiles that a kernel may be launched with, the likely best first; on a GPU they are timed, and the fastest stays.
 
@@ -82,6 +85,34 @@ def shipped(kernel: str, capability: tuple[int, int], bits: int, width: int) -> 
     return table[kernel, bits, next(limit for limit in (64, 128, 256) if width <= limit)]
 
 
+def shipped_for_blocks(kernel: str, capability: tuple[int, int], bits: int, width: int, block_size: int) -> list[Tile]:
+    """The tiles of the block-sparse kernels: those of `shipped`, cut to what divides a block.
+
+    Parameters
+    ----------
+    kernel, capability, bits, width
+        As for `shipped`.
+    block_size : int
+        Side of a block, a multiple of 16.
+
+    Returns
+    -------
+    tiles : list of Tile
+        Without repetitions.
+
+    Raises
+    ------
+    ValueError
+        If the GPU is older than 8.0, or the block is no multiple of 16.
+    """
+    if block_size < 16 or block_size % 16:
+        raise ValueError(f"shipped_for_blocks: block_size is {block_size}, expected a multiple of 16")
+    fits = block_size & -block_size                          # the largest power of two that divides it
+    found = [tile._replace(block_q=min(tile.block_q, fits), block_k=min(tile.block_k, fits))
+             for tile in shipped(kernel, capability, bits, width)]
+    return list(dict.fromkeys(found))
+
+
 def constants(dim: int, dim_v: int) -> dict[str, int | str]:
     """The constants of a kernel that follow from the width of a head.
 
@@ -100,13 +131,15 @@ def constants(dim: int, dim_v: int) -> dict[str, int | str]:
     return {"DIM": dim, "DIM_V": dim_v, "BLOCK_D": block_d, "BLOCK_V": block_v, "PRECISION": "ieee"}
 
 
-def compile_arguments(kernel: triton.JITFunction, tile: Tile, dtype: str = "bf16", dim: int = 64, causal: bool = False) -> dict[str, object]:
+def compile_arguments(
+    kernel: triton.JITFunction, tile: Tile, dtype: str = "bf16", dim: int = 64, causal: bool = False, block_size: int = 128,
+) -> dict[str, object]:
     """What Triton's compiler must be told to compile one of attention's kernels as it is launched on contiguous tensors.
 
     Parameters
     ----------
     kernel : triton.JITFunction
-        `forward_kernel`, `dkdv_kernel` or `dq_kernel`.
+        `forward_kernel`, `dkdv_kernel` or `dq_kernel`, or the one of `attnlib.kernels.blocks` like it.
     tile : Tile
         Its tile.
     dtype : {"fp16", "bf16", "fp32"}
@@ -115,13 +148,16 @@ def compile_arguments(kernel: triton.JITFunction, tile: Tile, dtype: str = "bf16
         Width of a head.
     causal : bool
         Which of the two variants.
+    block_size : int
+        Side of a block, for the block-sparse kernels.
 
     Returns
     -------
     arguments : dict
         `signature`, `constexprs` and `attrs` for `triton.compiler.ASTSource`, and `num_warps` and `num_stages`.
     """
-    known = {**constants(dim, dim), "CAUSAL": causal, "BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k}
+    known = {**constants(dim, dim), "CAUSAL": causal, "BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k,
+             "BLOCK": block_size, "WORDS": -(-block_size // 32)}
     signature, constexprs, attrs = {}, {}, {}
     for i, name in enumerate(kernel.arg_names):
         if name in known:
@@ -129,11 +165,11 @@ def compile_arguments(kernel: triton.JITFunction, tile: Tile, dtype: str = "bf16
         elif name.endswith("strides"):                       # of a tensor whose last axis is contiguous: (…, …, …, 1)
             signature[name], constexprs[i, 3] = ("i32", "i32", "i32", "constexpr"), 1
             attrs.update({(i, axis): [["tt.divisibility", 16]] for axis in range(3)})
-        elif name in ("heads", "kv_heads", "group", "seq_q", "seq_k"):
+        elif name in ("heads", "kv_heads", "group", "seq_q", "seq_k", "map_of"):
             signature[name] = "i32"
         elif name == "scale":
             signature[name] = "fp32"
         else:
-            signature[name] = "*fp32" if name in ("lse2", "delta") else f"*{dtype}"
+            signature[name] = "*fp32" if name in ("lse2", "delta") else "*i32" if name in LISTS else f"*{dtype}"
             attrs[i,] = [["tt.divisibility", 16]]
     return {"signature": signature, "constexprs": constexprs, "attrs": attrs, "num_warps": tile.warps, "num_stages": tile.stages}

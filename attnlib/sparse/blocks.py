@@ -135,7 +135,15 @@ def block_sparse_attention(
     Keys and values that no query may see are replaced by zeros where they stand in a computed block: NaN or
     infinity there reaches neither a result nor a gradient.
     """
-    where = "block_sparse_attention"
+    found, lead, k, v = _fitting("block_sparse_attention", q, k, v, predicate, block_size)
+    given, heads, per = q.dtype, q.shape[-3], max(1, lead.numel() // max(1, len(found.rows)))
+    q, k, v, kv_of = to_items(q, k, v)
+    rows_of = [found.rows[item // heads // per] for item in range(len(q))]
+    return Blocks.apply(q, k, v, kv_of, rows_of).unflatten(0, (*lead, heads)).to(given)
+
+
+def _fitting(where, q, k, v, predicate, block_size):
+    """(map, leading axes, k, v): the map for these tensors, checked; zeros for keys and values that no query may see."""
     check_heads(where, q, k)
     seq_q, seq_k = q.shape[-2], k.shape[-2]
     found = predicate if isinstance(predicate, BlockMap) else block_map(predicate, seq_q, seq_k, block_size)
@@ -143,17 +151,14 @@ def block_sparse_attention(
         raise ValueError(f"{where}: predicate is a map for seq_q = {found.seq_q}, seq_k = {found.seq_k}, expected one for "
                          f"{seq_q}, {seq_k}")
     lead = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
-    sequences, batch = len(found.rows), lead.numel()
+    sequences = len(found.rows)
     if sequences not in (1, lead[0] if lead else 1):
         raise ValueError(f"{where}: predicate is about {sequences} sequences, expected 1 or the batch of {tuple(lead)}")
     if not found.seen.all():
         unseen = ~found.seen.reshape(-1, *(1,) * max(0, len(lead) - 1), 1, seq_k, 1)
         unseen = unseen if lead else unseen[0]
         k, v = k.masked_fill(unseen, 0), v.masked_fill(unseen, 0)
-    given, heads, per = q.dtype, q.shape[-3], max(1, batch // max(1, sequences))
-    q, k, v, kv_of = to_items(q, k, v)
-    rows_of = [found.rows[item // heads // per] for item in range(len(q))]
-    return Blocks.apply(q, k, v, kv_of, rows_of).unflatten(0, (*lead, heads)).to(given)
+    return found, lead, k, v
 
 
 @takes(**SHAPES)
