@@ -18,10 +18,10 @@ LEAVES = ("d_q", "d_k", "d_v")
 
 def draw(case, dtype=torch.float32, seed=0):
     """q, k, v, and the gradients to send back through out and lse."""
-    heads, kv_heads, seq_q, seq_k, dim, dim_v = case[:6]
+    batch, heads, kv_heads, seq_q, seq_k, dim, dim_v = case[:7]
     rng = np.random.default_rng(seed)
     shapes = (heads, seq_q, dim), (kv_heads, seq_k, dim), (kv_heads, seq_k, dim_v), (heads, seq_q, dim_v), (heads, seq_q)
-    q, k, v, d_out, d_lse = (torch.from_numpy(rng.normal(size=(2, *shape))) for shape in shapes)
+    q, k, v, d_out, d_lse = (torch.from_numpy(rng.normal(size=(batch, *shape))) for shape in shapes)
     q = 2 * q + 0.5 * torch.linspace(-3, 3, dim)             # scores that differ: the maximum moves from tile to tile
     k = k + 0.5 * torch.linspace(-3, 3, dim) * torch.linspace(-1, 2, seq_k)[:, None]
     return [x.to(DEVICE, dtype) for x in (q, k, v, d_out)] + [d_lse.to(DEVICE, torch.float32)]

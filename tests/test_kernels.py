@@ -25,15 +25,15 @@ from tests.kernel_rule import DEVICE, HALF, draw, here, judge, planted_file
 
 torch.set_num_threads(1)
 
-#        heads, kv_heads, seq_q, seq_k, dim, dim_v, causal
-CASES = [(1, 1, 64, 64, 32, 32, False),                      # whole tiles only
-         (2, 2, 37, 53, 24, 40, False),                      # odd lengths, widths that are no powers of two
-         (2, 1, 37, 53, 24, 40, True),                       # the same, causal, and a group of heads
-         (4, 2, 50, 50, 16, 16, True),
-         (2, 2, 1, 70, 64, 64, True),                        # decoding: the last query sees the last key
-         (2, 1, 70, 33, 20, 8, True),                        # more queries than keys: the first ones see nothing
-         (1, 1, 33, 1, 16, 16, False),                       # one key
-         (3, 1, 65, 97, 80, 96, True)]
+#        batch, heads, kv_heads, seq_q, seq_k, dim, dim_v, causal
+CASES = [(1, 1, 1, 64, 64, 32, 32, False),                      # whole tiles only
+         (1, 2, 2, 37, 53, 24, 40, False),                      # odd lengths, widths that are no powers of two
+         (1, 2, 1, 37, 53, 24, 40, True),                       # the same, causal, and a group of heads
+         (2, 4, 2, 33, 33, 16, 16, True),
+         (2, 2, 2, 1, 70, 64, 64, True),                        # decoding: the last query sees the last key
+         (1, 2, 1, 70, 33, 20, 8, True),                        # more queries than keys: the first ones see nothing
+         (1, 1, 1, 33, 1, 16, 16, False),                       # one key
+         (1, 3, 1, 65, 97, 80, 96, True)]
 TILES = [(16, 16), (32, 16), (16, 64)]
 
 
@@ -47,7 +47,7 @@ def ours(q, k, v, d_out, d_lse, causal, tile):
 def check(case, dtype, tile):
     """The rule, for one case."""
     *inputs, causal = *draw(case, dtype), case[-1]
-    seq_q, seq_k = case[2:4]
+    seq_q, seq_k = case[3:5]
     seen = torch.ones(seq_q, seq_k, dtype=torch.bool, device=DEVICE)
     return judge(inputs, dtype, seen.tril(seq_k - seq_q) if causal else seen, ours(*inputs, causal, tile))
 

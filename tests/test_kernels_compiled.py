@@ -10,6 +10,7 @@ import triton.language as tl
 
 from attnlib.kernels import CompileReport, compile_report, compile_reports, reading, shipped
 from attnlib.kernels.backward import dkdv_kernel, dq_kernel
+from attnlib.kernels.blocks import blocks_dkdv_kernel, blocks_dq_kernel, blocks_forward_kernel
 from attnlib.kernels.decode import split_kernel
 from attnlib.kernels.forward import forward_kernel
 
@@ -46,6 +47,35 @@ def test_no_shipped_tile_spills_and_half_precision_uses_the_matrix_units(reports
     unit = "HMMA" if (capability, kernel, width) == ("9.0", "dkdv", 256) else unit   # its 32 keys are half of what HGMMA takes
     assert bool(report.matrix_instructions) == (bits == 16), report  # float32 is multiplied exactly, by ordinary instructions
     assert bits == 32 or set(report.matrix_instructions) == {unit}, report
+
+
+BLOCK_KERNELS = {"forward": blocks_forward_kernel, "dkdv": blocks_dkdv_kernel, "dq": blocks_dq_kernel}
+IN_BLOCKS = [(capability, kernel, bits, width, tile, size)
+             for size, kinds in ((128, (16, 32)), (64, (16,))) for capability in CAPABILITIES for kernel in BLOCK_KERNELS for bits in kinds
+             for width in (64, 128, 256) for tile in shipped.shipped_for_blocks(kernel, CAPABILITIES[capability], bits, width, size)]
+
+
+@pytest.fixture(scope="module")
+def block_reports():
+    """The same for the block-sparse kernels."""
+    asked = []
+    for capability, kernel, bits, width, tile, size in IN_BLOCKS:
+        arguments = shipped.compile_arguments(BLOCK_KERNELS[kernel], tile, "bf16" if bits == 16 else "fp32", width, block_size=size)
+        asked.append({"kernel": BLOCK_KERNELS[kernel], "capability": CAPABILITIES[capability], **arguments})
+    return dict(zip(IN_BLOCKS, compile_reports(asked), strict=True))
+
+
+@pytest.mark.xdist_group("compiled")
+@pytest.mark.parametrize("case", IN_BLOCKS, ids=lambda case: f"{named(case[:5])} blocks of {case[5]}")
+def test_no_tile_of_a_block_spills_and_half_precision_uses_the_matrix_units(block_reports, case):
+    capability, kernel, bits, width, tile, _ = case
+    report = block_reports[case]
+    assert report.spill_stores == report.spill_loads == 0, report
+    assert report.shared <= (99 if capability == "8.0" else 227) * 1024 and report.programs_per_multiprocessor >= 1, report
+    rows = tile.block_k if kernel == "dkdv" else tile.block_q            # HGMMA takes 64 rows at once; of fewer, HMMA 16
+    unit = "HGMMA" if capability == "9.0" and rows >= 64 else "HMMA"
+    assert set(report.matrix_instructions) == ({unit} if bits == 16 else set()), report
+    assert bits == 32 or tile.stages == 1 or "cp.async" in report.text["ptx"], "nothing is loaded ahead through the list"
 
 
 DECODE = [(capability, width) for capability in CAPABILITIES for width in (64, 128, 256)]

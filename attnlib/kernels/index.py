@@ -87,7 +87,7 @@ def block_index(block_map: BlockMap) -> BlockIndex:
 
 def walk(kinds, pattern):
     """The `Walk` over `kinds` (sequences, rows, columns), 0 for what is left out, 1 partial, 2 whole; `pattern` alike."""
-    rows = kinds.reshape(-1, kinds.shape[-1])
+    rows = kinds.reshape(kinds.shape[0] * kinds.shape[1], kinds.shape[2])
     row, column = np.nonzero(rows)
     kind = rows[row, column]
     sort = np.lexsort((column, -kind.astype(int), row))      # by row; in it whole blocks first; in those by column

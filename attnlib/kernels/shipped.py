@@ -53,6 +53,18 @@ EXACT = {  # float32, multiplied without matrix units, on every GPU
 }
 
 
+# Where the same tile spills in a block-sparse kernel, which holds the walk's numbers too.
+IN_BLOCKS = {
+    ("9.0", "forward", 16, 64): [Tile(128, 128, 8, 2), Tile(128, 64, 8, 3)],
+    ("9.0", "dkdv", 16, 128): [Tile(32, 128, 8, 2)],
+    ("8.0", "forward", 16, 128): [Tile(128, 32, 8, 2), Tile(64, 64, 4, 2)],
+    ("8.0", "dkdv", 16, 64): [Tile(64, 64, 8, 2), Tile(32, 64, 4, 2)],
+    ("9.0", "dkdv", 32, 128): [Tile(16, 32, 8, 1)],
+    ("8.0", "dkdv", 32, 128): [Tile(16, 32, 8, 1)],
+    ("8.0", "forward", 32, 256): [Tile(32, 16, 4, 1)],
+    ("9.0", "dq", 32, 256): [Tile(16, 16, 4, 1)],
+    ("8.0", "dq", 32, 256): [Tile(32, 16, 4, 1)],
+}
 LISTS = ("first", "partial", "blocks", "pattern", "order", "bits")
 
 
@@ -81,8 +93,8 @@ def shipped(kernel: str, capability: tuple[int, int], bits: int, width: int) -> 
     """
     if tuple(capability) < (8, 0):
         raise ValueError(f"shipped: capability is {capability[0]}.{capability[1]}, expected 8.0 or higher")
-    table = EXACT if bits == 32 else TILES["9.0" if capability[0] in (9, 10) else "8.0"]
-    return table[kernel, bits, next(limit for limit in (64, 128, 256) if width <= limit)]
+    table = EXACT if bits == 32 else TILES[_family(capability)]
+    return table[kernel, bits, _up_to(width)]
 
 
 def shipped_for_blocks(kernel: str, capability: tuple[int, int], bits: int, width: int, block_size: int) -> list[Tile]:
@@ -108,9 +120,21 @@ def shipped_for_blocks(kernel: str, capability: tuple[int, int], bits: int, widt
     if block_size < 16 or block_size % 16:
         raise ValueError(f"shipped_for_blocks: block_size is {block_size}, expected a multiple of 16")
     fits = block_size & -block_size                          # the largest power of two that divides it
-    found = [tile._replace(block_q=min(tile.block_q, fits), block_k=min(tile.block_k, fits))
-             for tile in shipped(kernel, capability, bits, width)]
-    return list(dict.fromkeys(found))
+    tiles = IN_BLOCKS.get((_family(capability), kernel, bits, _up_to(width)), shipped(kernel, capability, bits, width))
+    cut = [(tile, tile._replace(block_q=min(tile.block_q, fits), block_k=min(tile.block_k, fits))) for tile in tiles]
+    small = 64 if width <= 64 else 32                        # a tile cut down to this keeps no more than 4 warps busy
+    return list(dict.fromkeys(new._replace(warps=4) if new != old and max(new.block_q, new.block_k) <= small else new
+                              for old, new in cut))
+
+
+def _family(capability):
+    """Which table holds for a GPU."""
+    return "9.0" if capability[0] in (9, 10) else "8.0"
+
+
+def _up_to(width):
+    """The width that a table names for this one."""
+    return next(limit for limit in (64, 128, 256) if width <= limit)
 
 
 def constants(dim: int, dim_v: int) -> dict[str, int | str]:
