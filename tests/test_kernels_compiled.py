@@ -68,7 +68,7 @@ def block_reports():
 @pytest.mark.xdist_group("compiled")
 @pytest.mark.parametrize("case", IN_BLOCKS, ids=lambda case: f"{named(case[:5])} blocks of {case[5]}")
 def test_no_tile_of_a_block_spills_and_half_precision_uses_the_matrix_units(block_reports, case):
-    capability, kernel, bits, width, tile, _ = case
+    capability, kernel, bits, _, tile, _ = case
     report = block_reports[case]
     assert report.spill_stores == report.spill_loads == 0, report
     assert report.shared <= (99 if capability == "8.0" else 227) * 1024 and report.programs_per_multiprocessor >= 1, report
