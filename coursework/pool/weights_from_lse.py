@@ -12,8 +12,8 @@ PROMPT = r"""
 Write `weights_from_lse(q, k, lse, seen)`: the softmax weights of one tile, (..., rows, keys), for queries `q` (..., rows, dim_head) and
 **some** of their keys `k` (..., keys, dim_head). `lse` (..., rows) is the logarithm of the sum of exp(score) over *all* keys of a query, with
 scores $q \cdot k/\sqrt{d}$, d = dim_head; `seen` (rows, keys) is True where a query may attend. So the rows of a tile need not sum to 1.
-What is not seen has weight 0, and a query with `lse` $= -\infty$ sees no key at all: zeros, without NaN and without a warning.
-Scores of 10,000 must not overflow.
+What is not seen has weight 0, and a query with `lse` $= -\infty$ sees no key at all: zeros, not NaN.
+Scores of 10,000 must not overflow, and scores of -10,000 are as good as any: only their distance from `lse` counts.
 """
 
 
@@ -30,9 +30,11 @@ def weights_from_lse(q, k, lse, seen):
 def cases(rng):
     s = sizes(rng, "batch heads rows keys rest dim_head", 3, 9)
 
-    def inputs(*lead, scale=1.5, hide=0.3, blind=False):
+    def inputs(*lead, scale=1.5, hide=0.3, blind=False, apart=0.0):
         q = rng.normal(size=(*lead, s.rows, s.dim_head)) * scale
         k = rng.normal(size=(*lead, s.keys + s.rest, s.dim_head)) * scale
+        q[..., 0] += apart
+        k[..., 0] -= apart  # the scores move down by about apart² / √dim_head
         seen = rng.random((s.rows, s.keys + s.rest)) > hide
         seen[:, s.keys + 1] = True
         if blind:
@@ -47,6 +49,7 @@ def cases(rng):
     yield case("some pairs hidden", *inputs(), dims=s)
     yield case("leading axes", *inputs(s.batch, s.heads), dims=s)
     yield case("scores of thousands", *inputs(scale=60.0), dims=s)
+    yield case("all scores below -20,000", *inputs(apart=300.0), dims=s)
     yield case("a query that sees nothing", *inputs(s.batch, blind=True), edge=True, dims=s)
 
 
@@ -84,6 +87,13 @@ def not_masked(q, k, lse, seen):
     away = _scores(q, k) - np.where(blind, 0, lse)[..., None]
     with np.errstate(over="ignore"):
         return np.where(blind[..., None], 0, np.exp(np.minimum(away, 700)))
+
+
+@wrong("What is not seen gets a score of -10,000 in your solution. Where the scores that are seen are lower still, that is the largest of all.")
+def finite_fill(q, k, lse, seen):
+    blind = np.isneginf(lse)
+    away = np.where(seen, _scores(q, k), -1e4) - np.where(blind, 0, lse)[..., None]
+    return np.exp(np.minimum(away, 700))
 
 
 @wrong("`seen` is True where a query may attend; you keep the others.")
