@@ -113,7 +113,7 @@ def all_cases(rank, ranks):
     found["large scores"] = my_part(rank, ranks, ANY, factor=3e4)
     found["order"] = events(rank, ranks)
     found["memory"] = held(ranks)
-    if ranks == 2:
+    if ranks == 4:
         found["planted"] = planted(rank, ranks)
     if ranks == 4:                                           # two rings of two, whose numbers are not those of all processes
         groups = [dist.new_group([0, 2]), dist.new_group([3, 1])]
@@ -174,6 +174,17 @@ class Forgetful(_rounds.Ring):
         return types.SimpleNamespace(wait=lambda: [torch.zeros_like(x) for x in tensors])
 
 
+class WrongWay(_rounds.Ring):
+    """A ring that sends to the rank before: with two ranks the same, with more another's keys arrive."""
+
+    def pass_on(self, *tensors):
+        tensors = [x.contiguous() for x in tensors]
+        incoming = [torch.empty_like(x) for x in tensors]
+        sends = [dist.P2POp(dist.isend, x, group_peer=(self.rank - 1) % self.ranks) for x in tensors]
+        receives = [dist.P2POp(dist.irecv, x, group_peer=(self.rank + 1) % self.ranks) for x in incoming]
+        return _rounds.Coming(dist.batch_isend_irecv(sends + receives), tensors, incoming)
+
+
 RIGHT_PAIRS, RIGHT_RING = placing.chunk_pairs, _rounds.Ring
 PLANTS = {  # name -> what it replaces, by what
     "plain mean of the parts": (_rounds, "merge_partial", mean_of),
@@ -182,6 +193,7 @@ PLANTS = {  # name -> what it replaces, by what
     "no mask on the diagonal": (placing, "chunk_pairs", diagonal_unmasked),
     "backward with natural lse": (_rounds, "LOG2E", 1.0),
     "gradients of the others never come home": (_rounds, "Ring", Forgetful),
+    "the ring turns the wrong way": (_rounds, "Ring", WrongWay),
 }
 
 
@@ -304,7 +316,8 @@ def test_rings_within_a_group(runs):
 
 @pytest.fixture
 def mistakes(runs):
-    return [each["planted"] for each in runs(2)]
+    """In four processes: of two, each is the other's next and the one before."""
+    return [each["planted"] for each in runs(4)]
 
 
 @pytest.mark.parametrize("name", [*PLANTS, "in order, taken for zigzag"])

@@ -9,7 +9,7 @@ TILE_Q, TILE_K = 256, 1024  # queries and keys to a tile: 1 MiB of scores in flo
 
 
 def forward_tile(q, k, v, out, row_max, row_sum, scores, seen=None):
-    """Add the keys of one tile to the running result of some queries, in place (arXiv 2205.14135, Algorithm 1, lines 9 to 13).
+    """Add the keys of one tile to the running result of some queries, in place (arXiv 2307.08691, Algorithm 1, lines 8 to 10).
 
     q (rows, dim_head), k (keys, dim_head), v (keys, dim_v), out (rows, dim_v) not yet divided, row_max and row_sum
     (rows, 1), scores (rows, keys) holding anything, seen (rows, keys) bool or None. Scores are powers of two.

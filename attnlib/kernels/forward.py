@@ -67,7 +67,7 @@ def seen_in_tile(first_q, first_k, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: 
 
 @triton.jit
 def attend_tile(q, k, v, out, row_max, row_sum, seen, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
-    """Add the keys of one tile to the running result of some queries (arXiv 2205.14135, Algorithm 1, lines 9 to 13).
+    """Add the keys of one tile to the running result of some queries (arXiv 2307.08691, Algorithm 1, lines 8 to 10).
 
     q (BLOCK_Q, BLOCK_D), k (BLOCK_K, BLOCK_D), v (BLOCK_K, BLOCK_V), out (BLOCK_Q, BLOCK_V) not yet divided, row_max and
     row_sum (BLOCK_Q,), seen (BLOCK_Q, BLOCK_K) where MASKED. `scale` holds log2(e): powers are of two, not of e.

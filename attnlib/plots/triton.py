@@ -232,7 +232,7 @@ def orders(sums: np.ndarray, exact: float) -> Figure:
     figure, axes = new_figure(2.7)
     at = axes[0, 0]
     values, counts = np.unique(sums, return_counts=True)
-    at.bar(1e6 * (values - exact), counts, width=0.28, color=BLUE)
+    at.bar(1e6 * (values - exact), counts, width=0.2, color=BLUE)
     at.axvline(0, color=ORANGE, lw=1.5, label="exact sum")
     at.set_xlabel("rounded sum less exact sum, in millionths")
     at.set_ylabel("orders out of 1000" if len(sums) == 1000 else "orders")
