@@ -346,13 +346,12 @@ print("a sum over 300 keys is a product of two vectors of 16")
 # %%
 def backward_tile(q, k, v, d_out, lse2, delta, d_q, d_k, d_v, scores, d_weights, seen=None):
     scale = q.shape[-1] ** -0.5
-    torch.addmm(scores, q, k.T, beta=0, alpha=LOG2E * scale, out=scores)
+    torch.addmm(-lse2, q, k.T, alpha=LOG2E * scale, out=scores)          # scores less lse2, in one call
     if seen is not None:
         scores.masked_fill_(~seen, -torch.inf)
-    weights = scores.sub_(lse2).exp2_()
+    weights = scores.exp2_()
     d_v.addmm_(weights.T, d_out)
-    torch.mm(d_out, v.T, out=d_weights)
-    d_scores = d_weights.sub_(delta).mul_(weights)
+    d_scores = torch.addmm(-delta, d_out, v.T, out=d_weights).mul_(weights)
     d_q.addmm_(d_scores, k, alpha=scale)
     d_k.addmm_(d_scores.T, q, alpha=scale)
 

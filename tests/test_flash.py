@@ -14,9 +14,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles of 48 queries and 32 keys, so that a few hundred tokens are many."""
-    monkeypatch.setattr(_tiles, "TILE_Q", 48)
-    monkeypatch.setattr(_tiles, "TILE_K", 32)
+    """Tiles of 48 queries and 32 keys, backward the other way round, so that a few hundred tokens are many."""
+    for name, size in (("TILE_Q", 48), ("TILE_K", 32), ("BACK_Q", 32), ("BACK_K", 48)):
+        monkeypatch.setattr(_tiles, name, size)
 
 
 PREDICATES = {

@@ -6,6 +6,7 @@ from torch.autograd.function import once_differentiable
 from attnlib.flash._parts import LOG2E, Workspace
 
 TILE_Q, TILE_K = 256, 1024  # queries and keys to a tile: 1 MiB of scores in float32, which stays in a core's cache
+BACK_Q, BACK_K = 512, 256  # the same backward, where two arrays of this size are at work
 
 
 def forward_tile(q, k, v, out, row_max, row_sum, scores, seen=None):
@@ -32,13 +33,12 @@ def backward_tile(q, k, v, d_out, lse2, delta, d_q, d_k, d_v, scores, d_weights,
     scores and d_weights (rows, keys) hold anything.
     """
     scale = q.shape[-1] ** -0.5
-    torch.addmm(scores, q, k.T, beta=0, alpha=LOG2E * scale, out=scores)
+    torch.addmm(-lse2, q, k.T, alpha=LOG2E * scale, out=scores)          # scores less lse2, in one call
     if seen is not None:
         scores.masked_fill_(~seen, -torch.inf)
-    weights = scores.sub_(lse2).exp2_()
+    weights = scores.exp2_()
     d_v.addmm_(weights.T, d_out)
-    torch.mm(d_out, v.T, out=d_weights)
-    d_scores = d_weights.sub_(delta).mul_(weights)
+    d_scores = torch.addmm(-delta, d_out, v.T, out=d_weights).mul_(weights)
     d_q.addmm_(d_scores, k, alpha=scale)
     d_k.addmm_(d_scores.T, q, alpha=scale)
 
@@ -54,7 +54,7 @@ class Tiles(torch.autograd.Function):
         lowest = torch.finfo(q.dtype).min                    # not -inf: a row that sees nothing must not become NaN
         for rows in stretches(0, seq_q, TILE_Q):
             row_max, row_sum = lse2[:, rows].fill_(lowest), q.new_zeros(items, rows.stop - rows.start, 1)
-            for item, keys, seen in sight.tiles(rows):
+            for item, keys, seen in sight.tiles(rows, TILE_K):
                 scores = work.take("scores", rows.stop - rows.start, keys.stop - keys.start)
                 k_tile, v_tile = hide(seen, k[kv_of[item], keys], v[kv_of[item], keys])
                 forward_tile(q[item, rows], k_tile, v_tile, out[item, rows], row_max[item], row_sum[item], scores, seen)
@@ -71,7 +71,7 @@ class Tiles(torch.autograd.Function):
         (q, k, v, out, lse2), kv_of, sight = ctx.saved_tensors, ctx.kv_of, ctx.sight
         work = Workspace(q)
         d_q, d_k, d_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for rows in stretches(0, q.shape[1], TILE_Q):
+        for rows in stretches(0, q.shape[1], BACK_Q):
             delta = (d_out[:, rows] * out[:, rows]).sum(-1, keepdim=True) - d_lse[:, rows, None]
             add_gradients(rows, q, k, v, kv_of, sight, d_out, lse2, delta, d_q, d_k, d_v, work)
         return d_q, d_k, d_v, None, None
@@ -84,7 +84,7 @@ def add_gradients(rows, q, k, v, kv_of, sight, d_out, lse2, delta, d_q, d_k, d_v
     (items, rows, 1). lse2 and delta may belong to more keys than are here.
     """
     lse_rows = lse2[:, rows].clamp(min=torch.finfo(q.dtype).min)
-    for item, keys, seen in sight.tiles(rows):
+    for item, keys, seen in sight.tiles(rows, BACK_K):
         scores, d_weights = (work.take(name, rows.stop - rows.start, keys.stop - keys.start) for name in ("scores", "d_weights"))
         at, kv = (item, rows), (kv_of[item], keys)
         k_tile, v_tile = hide(seen, k[kv], v[kv])
@@ -93,23 +93,23 @@ def add_gradients(rows, q, k, v, kv_of, sight, d_out, lse2, delta, d_q, d_k, d_v
 
 
 class Sight:
-    """Who sees whom, a tile at a time: `tiles(rows)` gives (item, slice of keys, which pairs or None for all)."""
+    """Who sees whom, a tile at a time: `tiles(rows, step)` gives (item, slice of keys, which pairs or None for all)."""
 
     def __init__(self, items, seq_q, seq_k, causal, look=None, group_of=None, device=None):
         self.items, self.ahead, self.seq_k, self.causal, self.device = items, seq_k - seq_q, seq_k, causal, device
         self.look = look                                     # (rows, keys) -> (groups, rows, keys) bool, of a mask
         self.group_of = group_of
 
-    def tiles(self, rows):
-        """For the queries `rows` (a slice): every tile in which somebody sees something."""
+    def tiles(self, rows, step):
+        """For the queries `rows` (a slice): every tile of at most `step` keys in which somebody sees something."""
         first, stop = 0, self.seq_k
         if self.causal:                                      # before `first` all rows see; from `stop` on nobody does
             first, stop = (min(max(0, at + self.ahead), self.seq_k) for at in (rows.start + 1, rows.stop))
-            for keys in stretches(first, stop, TILE_K):
+            for keys in stretches(first, stop, step):
                 k_idx, q_idx = (torch.arange(each.start, each.stop, device=self.device) for each in (keys, rows))
                 later = k_idx > q_idx[:, None] + self.ahead
                 yield from self.seen_by_items(rows, keys, ~later)
-        for keys in stretches(0, first if self.causal else stop, TILE_K):
+        for keys in stretches(0, first if self.causal else stop, step):
             yield from self.seen_by_items(rows, keys, None)
 
     def seen_by_items(self, rows, keys, seen):

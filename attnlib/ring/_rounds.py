@@ -6,7 +6,7 @@ from torch.autograd.function import once_differentiable
 
 from attnlib.flash import flash_attention, merge_partial
 from attnlib.flash._parts import LOG2E, Workspace, to_items
-from attnlib.flash._tiles import TILE_Q, Sight, add_gradients, stretches
+from attnlib.flash._tiles import BACK_Q, Sight, add_gradients, stretches
 
 counters: list[dict[str, int]] = []                          # of every `count_sent` that is open
 
@@ -59,7 +59,7 @@ def add_piece(of_q, of_k, diagonal):
     q, k, v, kv_of = to_items(q, k, v)
     d_out, lse2, delta, d_q, d_k, d_v = (x.flatten(0, -3) for x in (d_out, lse2, delta, d_q, d_k, d_v))
     sight, work = Sight(len(q), q.shape[1], k.shape[1], diagonal, device=q.device), Workspace(q)
-    for rows in stretches(0, q.shape[1], TILE_Q):
+    for rows in stretches(0, q.shape[1], BACK_Q):
         add_gradients(rows, q, k, v, kv_of, sight, d_out, lse2, delta[:, rows], d_q, d_k, d_v, work)
 
 

@@ -12,12 +12,12 @@ from tests.variants.sparse import bad_calls
 def in_small_tiles(function, tile_q=3, tile_k=2):
     """The same function with tiles so small that a test's few tokens are several."""
     def run(*args, **kwargs):
-        sizes = _tiles.TILE_Q, _tiles.TILE_K
-        _tiles.TILE_Q, _tiles.TILE_K = tile_q, tile_k
+        sizes = _tiles.TILE_Q, _tiles.TILE_K, _tiles.BACK_Q, _tiles.BACK_K
+        _tiles.TILE_Q, _tiles.TILE_K, _tiles.BACK_Q, _tiles.BACK_K = tile_q, tile_k, tile_k, tile_q
         try:
             return function(*args, **kwargs)
         finally:
-            _tiles.TILE_Q, _tiles.TILE_K = sizes
+            _tiles.TILE_Q, _tiles.TILE_K, _tiles.BACK_Q, _tiles.BACK_K = sizes
     return run
 
 
