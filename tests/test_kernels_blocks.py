@@ -33,7 +33,7 @@ PATTERNS = {"all": lambda q_idx, k_idx: abs(q_idx) + k_idx >= 0, "causal": masks
 #        batch, heads, kv_heads, seq_q, seq_k, dim, dim_v, pattern, block_size, tile
 CASES = [(1, 1, 1, 64, 64, 32, 32, "all", 32, (32, 32)),                 # whole blocks only
          (1, 2, 1, 37, 53, 24, 40, "causal", 32, (16, 32)),              # odd lengths and widths, a group of heads, two tiles to a block
-         (1, 1, 1, 60, 60, 16, 16, "window", 48, (16, 16)),              # a block that is no power of two: 2 words to a row of bits
+         (1, 1, 1, 60, 60, 16, 16, "window", 48, (16, 16)),              # a block that is no power of two: 6 bytes to a row of bits
          (1, 1, 1, 96, 96, 16, 16, "big bird", 16, (16, 16)),
          (2, 2, 2, 50, 50, 16, 24, "documents", 32, (32, 16)),
          (1, 1, 1, 50, 50, 16, 16, "far", 32, (16, 16)),                 # blind queries, unseen keys, empty lists on both sides
@@ -96,8 +96,8 @@ PLANTS = [  # what is changed in attnlib/kernels/blocks.py, and the case that mu
     ("range(begin * PER_BLOCK, middle * PER_BLOCK)", "range((begin + 1) * PER_BLOCK, middle * PER_BLOCK)", 0),   # a block is left out
     ("range(middle * PER_BLOCK, end * PER_BLOCK)", "range(middle * PER_BLOCK, (end - 1) * PER_BLOCK)", 1),
     ("row_sum, seen, scale, True", "row_sum, seen, scale, False", 1),    # the bits are not heeded
-    ("(words >> (columns % 32)) & 1", "(words >> (31 - columns % 32)) & 1", 1),      # read from the other end
-    ("rows * WORDS + columns // 32", "rows * WORDS", 2),                 # only the first word of each row
+    ("(columns % 8).to(tl.uint8)", "(7 - columns % 8).to(tl.uint8)", 1),  # read from the other end
+    ("rows * width + columns // 8", "rows * width", 2),                  # only the first byte of each row
     ("first_q % BLOCK + tl.arange", "tl.arange", 2),                     # the second tile of a block reads the bits of the first
     ("first_k % BLOCK + tl.arange", "tl.arange", 2),
     ("sequence * rows + row, row", "row, row", 7),                       # every sequence walks the first one's lists
@@ -130,7 +130,7 @@ def assert_lists_say_what_the_predicate_says(pattern, seq_q, seq_k, block_size, 
     """The mask, put together again from the lists of either side, is the predicate's; every list is in order."""
     truth = np.broadcast_to(masks.to_array(PATTERNS[pattern], seq_q, seq_k), (2, 1, seq_q, seq_k))[:, 0]
     sequences = len(sparse.block_map(PATTERNS[pattern], seq_q, seq_k, block_size).rows)
-    bits = np.unpackbits(lists.bits.numpy().view(np.uint8), axis=-1, bitorder="little")[..., :block_size].astype(bool)
+    bits = np.unpackbits(lists.bits.numpy(), axis=-1, bitorder="little")[..., :block_size].astype(bool)
     for walk, turned in ((lists.by_query, False), (lists.by_key, True)):
         for sequence, rows in enumerate(walked(walk, sequences)):
             mask = np.zeros((seq_q + block_size, seq_k + block_size), bool)
@@ -168,7 +168,7 @@ def test_wrong_lists_are_noticed(spoil):
 
 def test_equal_blocks_share_a_pattern():
     causal, window, scattered_ = (lists_of(name, 512, 512, 32)[1].bits for name in ("causal", "window", "scattered"))
-    assert causal.shape == (1, 32, 1)                        # the triangle on the diagonal
+    assert causal.shape == (1, 32, 4)                        # the triangle on the diagonal
     assert len(window) == 3                                  # one block back, the diagonal, one ahead
     assert len(scattered_) > 3
     sizes = [sum(x.numel() for walk in lists_of("window", n, n, 32)[1][:2] for x in walk) for n in (512, 1024)]

@@ -5,7 +5,7 @@ from torch.autograd.function import once_differentiable
 
 from attnlib.flash._parts import LOG2E, Workspace
 
-TILE_Q, TILE_K = 256, 1024  # queries and keys to a tile: 1 MiB of scores in float32, which stays in a core's cache
+TILE_Q, TILE_K = 512, 1024  # queries and keys to a tile: 2 MiB of scores in float32, which stay in a processor's cache
 BACK_Q, BACK_K = 512, 256  # the same backward, where two arrays of this size are at work
 
 

@@ -37,7 +37,7 @@ def launch_blocks_forward(q, k, v, index, block_size, tile=None):
     q, k, v = (_near(x) for x in (q, k, v))
     batch, heads, seq_q, dim, kv_heads, seq_k, dim_v = *q.shape, *v.shape[1:]
     out, lse2 = q.new_empty(batch, heads, seq_q, dim_v), q.new_empty(batch, heads, seq_q, dtype=torch.float32)
-    _launch("forward", batch * heads, seq_q, block_size, tile, index.bits, q, k, v, out, lse2, *index.by_query, index.bits,
+    _launch("forward", batch * heads, seq_q, block_size, tile, q, k, v, out, lse2, *index.by_query, index.bits,
             q.stride(), k.stride(), v.stride(), out.stride(), scale_of(dim), heads, heads // kv_heads, seq_q, seq_k,
             _map_of(batch, index.by_query, seq_q, block_size), **constants(dim, dim_v))
     return out, lse2
@@ -51,9 +51,9 @@ def launch_blocks_backward(q, k, v, out, lse2, d_out, index, block_size, tile=No
     delta, known = launch_delta(out, d_out, torch.zeros_like(lse2)), constants(dim, dim_v)
     inputs, strides = (q, k, v, d_out, lse2, delta), [x.stride() for x in (q, k, v, d_out)]
     common = heads // kv_heads, seq_q, seq_k
-    _launch("dkdv", batch * kv_heads, seq_k, block_size, tile, index.bits, *inputs, d_k, d_v, *index.by_key, index.bits,
+    _launch("dkdv", batch * kv_heads, seq_k, block_size, tile, *inputs, d_k, d_v, *index.by_key, index.bits,
             *strides, d_k.stride(), d_v.stride(), scale_of(dim), kv_heads, *common, _map_of(batch, index.by_key, seq_k, block_size), **known)
-    _launch("dq", batch * heads, seq_q, block_size, tile, index.bits, *inputs, d_q, *index.by_query, index.bits,
+    _launch("dq", batch * heads, seq_q, block_size, tile, *inputs, d_q, *index.by_query, index.bits,
             *strides, d_q.stride(), scale_of(dim), heads, *common, _map_of(batch, index.by_query, seq_q, block_size), **known)
     return d_q, d_k, d_v
 
@@ -63,12 +63,12 @@ def _map_of(batch, walk, seq, block_size):
     return batch // max(1, len(walk.order) // max(1, triton.cdiv(seq, block_size)))
 
 
-def _launch(name, items, seq, block_size, tile, bits, *args, **known):
+def _launch(name, items, seq, block_size, tile, *args, **known):
     """One program for each tile of each block of each item: of queries, or for "dkdv" of keys."""
     if items * seq == 0:
         return
     x, kernel, axis = args[0], KERNELS[name], "BLOCK_K" if name == "dkdv" else "BLOCK_Q"
-    known = {**known, "BLOCK": block_size, "WORDS": bits.shape[-1]}
+    known = {**known, "BLOCK": block_size}
     programs = items * triton.cdiv(seq, block_size)
     with _on(x):
         if isinstance(kernel, InterpretedFunction):

@@ -20,17 +20,19 @@ def whose_row(heads, seq, order, map_of, BLOCK: tl.constexpr, TILE: tl.constexpr
 
 
 @triton.jit
-def seen_in_pattern(bits, pattern, rows, columns, BLOCK: tl.constexpr, WORDS: tl.constexpr):
-    """Whether queries `rows` of a block may see its keys `columns`: one bit for each pair, 32 to a word."""
-    words = tl.load(bits + tl.cast(pattern, tl.int64) * (BLOCK * WORDS) + (rows * WORDS + columns // 32))
-    return (words >> (columns % 32)) & 1 != 0
+def seen_in_pattern(bits, pattern, first_q, first_k, BLOCK: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Whether queries first_q, ... of a block may see its keys first_k, ...: bool (BLOCK_Q, BLOCK_K), of one bit for each pair."""
+    rows, columns = first_q + tl.arange(0, BLOCK_Q)[:, None], first_k // 8 + tl.arange(0, BLOCK_K // 8)[None, :]
+    found = tl.load(bits + tl.cast(pattern, tl.int64) * (BLOCK * (BLOCK // 8)) + (rows * (BLOCK // 8) + columns))
+    each = found[:, :, None] >> tl.arange(0, 8).to(tl.uint8)[None, None, :] & 1      # (BLOCK_Q, BLOCK_K / 8, 8)
+    return tl.reshape(each, [BLOCK_Q, BLOCK_K]) != 0
 
 
 @triton.jit
 def blocks_forward_kernel(
     q, k, v, out, lse2, first, partial, blocks, pattern, order, bits, q_strides, k_strides, v_strides, out_strides,
     scale, heads, group, seq_q, seq_k, map_of,
-    BLOCK: tl.constexpr, WORDS: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
+    BLOCK: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """`out` and `lse2` of BLOCK_Q queries of one head, from the blocks of keys in their row's list.
@@ -39,10 +41,8 @@ def blocks_forward_kernel(
     """
     batch, head, row, first_q = whose_row(heads, seq_q, order, map_of, BLOCK, BLOCK_Q)
     q_tile = load_tile(head_start(q, batch, head, q_strides), first_q, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
-    k_head = head_start(k, batch, head // group, k_strides)
-    v_head = head_start(v, batch, head // group, v_strides)
-    row_max = tl.full([BLOCK_Q], -3e38, tl.float32)
-    row_sum = tl.zeros([BLOCK_Q], tl.float32)
+    k_head, v_head = head_start(k, batch, head // group, k_strides), head_start(v, batch, head // group, v_strides)
+    row_max, row_sum = tl.full([BLOCK_Q], -3e38, tl.float32), tl.zeros([BLOCK_Q], tl.float32)
     acc = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
 
     PER_BLOCK: tl.constexpr = BLOCK // BLOCK_K               # steps in a block
@@ -57,8 +57,7 @@ def blocks_forward_kernel(
         first_k = tl.load(blocks + step // PER_BLOCK) * BLOCK + within
         k_tile = load_tile(k_head, first_k, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
         v_tile = load_tile(v_head, first_k, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
-        rows, columns = first_q % BLOCK + tl.arange(0, BLOCK_Q)[:, None], within + tl.arange(0, BLOCK_K)[None, :]
-        seen = seen_in_pattern(bits, tl.load(pattern + step // PER_BLOCK), rows, columns, BLOCK, WORDS)
+        seen = seen_in_pattern(bits, tl.load(pattern + step // PER_BLOCK), first_q % BLOCK, within, BLOCK, BLOCK_Q, BLOCK_K)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, seen, scale, True, PRECISION)
 
     divisor = tl.maximum(row_sum, 1)
@@ -73,7 +72,7 @@ def blocks_forward_kernel(
 def blocks_dkdv_kernel(
     q, k, v, d_out, lse2, delta, d_k, d_v, first, partial, blocks, pattern, order, bits,
     q_strides, k_strides, v_strides, d_out_strides, d_k_strides, d_v_strides, scale, kv_heads, group, seq_q, seq_k, map_of,
-    BLOCK: tl.constexpr, WORDS: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
+    BLOCK: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """d_k and d_v of BLOCK_K keys of one key head: for each query head that shares it, the blocks of queries in their list."""
@@ -103,8 +102,8 @@ def blocks_dkdv_kernel(
         d_o_tile = load_tile(head_start(d_out, batch, head, d_out_strides), first_q, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
         at = (batch.to(tl.int64) * kv_heads * group + head) * seq_q
         row_lse2, row_delta = load_row_numbers(lse2 + at, delta + at, first_q, seq_q, BLOCK_Q)
-        rows, columns = within + tl.arange(0, BLOCK_Q)[None, :], first_k % BLOCK + tl.arange(0, BLOCK_K)[:, None]
-        seen = seen_in_pattern(bits, tl.load(pattern + middle + entry // PER_BLOCK), rows, columns, BLOCK, WORDS)
+        at = pattern + middle + entry // PER_BLOCK
+        seen = seen_in_pattern(bits, tl.load(at), within, first_k % BLOCK, BLOCK, BLOCK_Q, BLOCK_K).T    # keys are rows here
         acc_k, acc_v = keys_tile(q_tile, d_o_tile, k_tile, v_tile, acc_k, acc_v, row_lse2, row_delta, seen, scale, True, PRECISION)
 
     d_k_tile = acc_k * (scale / LOG2E)
@@ -116,7 +115,7 @@ def blocks_dkdv_kernel(
 def blocks_dq_kernel(
     q, k, v, d_out, lse2, delta, d_q, first, partial, blocks, pattern, order, bits,
     q_strides, k_strides, v_strides, d_out_strides, d_q_strides, scale, heads, group, seq_q, seq_k, map_of,
-    BLOCK: tl.constexpr, WORDS: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
+    BLOCK: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """d_q of BLOCK_Q queries of one head: the forward pass's walk once more."""
@@ -141,8 +140,7 @@ def blocks_dq_kernel(
         first_k = tl.load(blocks + step // PER_BLOCK) * BLOCK + within
         k_tile = load_tile(k_head, first_k, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
         v_tile = load_tile(v_head, first_k, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
-        rows, columns = first_q % BLOCK + tl.arange(0, BLOCK_Q)[:, None], within + tl.arange(0, BLOCK_K)[None, :]
-        seen = seen_in_pattern(bits, tl.load(pattern + step // PER_BLOCK), rows, columns, BLOCK, WORDS)
+        seen = seen_in_pattern(bits, tl.load(pattern + step // PER_BLOCK), first_q % BLOCK, within, BLOCK, BLOCK_Q, BLOCK_K)
         acc = queries_tile(q_tile, d_o_tile, k_tile, v_tile, acc, row_lse2, row_delta, seen, scale, True, PRECISION)
     d_q_head = head_start(d_q, batch, head, d_q_strides)
     store_tile(d_q_head, acc * (scale / LOG2E), first_q, seq_q, d_q_strides, BLOCK_Q, DIM, BLOCK_D)

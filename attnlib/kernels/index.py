@@ -41,8 +41,8 @@ class BlockIndex(NamedTuple):
     ----------
     by_query, by_key : Walk
         For each block of queries its blocks of keys, and the other way round.
-    bits : (patterns, block_size, words) int32 tensor
-        Bit j % 32 of word j // 32 of row i: whether query i of the block may see its key j. Equal blocks share a pattern.
+    bits : (patterns, block_size, ceil(block_size / 8)) uint8 tensor
+        Bit j % 8 of byte j // 8 of row i: whether query i of the block may see its key j. Equal blocks share a pattern.
     """
 
     by_query: Walk
@@ -106,12 +106,12 @@ def patterns(block_map, kinds):
     pattern = np.zeros(kinds.shape, np.int32)
     for sequence, block_q, block_k in np.argwhere(kinds == 1):
         seen = seen_in_block(block_map, sequence, block_q, block_k)
-        padded = np.zeros((size, -(-size // 32) * 32), bool)
+        padded = np.zeros((size, size), bool)
         padded[:seen.shape[0], :seen.shape[1]] = seen
-        words = np.packbits(padded, axis=1, bitorder="little").view(np.int32)
-        pattern[sequence, block_q, block_k] = known.setdefault(words.tobytes(), len(known))
-    bits = np.frombuffer(b"".join(known), np.int32).reshape(len(known), size, -1) if known else np.zeros((1, size, 1), np.int32)
-    return pattern, bits.copy()
+        found = np.packbits(padded, axis=1, bitorder="little").tobytes()
+        pattern[sequence, block_q, block_k] = known.setdefault(found, len(known))
+    bits = np.frombuffer(b"".join(known) or bytes(size * -(-size // 8)), np.uint8)
+    return pattern, bits.reshape(max(1, len(known)), size, -1).copy()
 
 
 def seen_in_block(block_map, sequence, block_q, block_k):

@@ -57,15 +57,19 @@ EXACT = {  # float32, multiplied without matrix units, on every GPU
 IN_BLOCKS = {
     ("9.0", "forward", 16, 64): [Tile(128, 128, 8, 2), Tile(128, 64, 8, 3)],
     ("9.0", "dkdv", 16, 128): [Tile(32, 128, 8, 2)],
-    ("8.0", "forward", 16, 128): [Tile(128, 32, 8, 2), Tile(64, 64, 4, 2)],
-    ("8.0", "dkdv", 16, 64): [Tile(64, 64, 8, 2), Tile(32, 64, 4, 2)],
     ("9.0", "dkdv", 32, 128): [Tile(16, 32, 8, 1)],
+    ("9.0", "dq", 32, 256): [Tile(16, 16, 4, 1)],
+    ("8.0", "forward", 16, 128): [Tile(128, 32, 8, 2)],
+    ("8.0", "dkdv", 16, 64): [Tile(32, 64, 8, 2), Tile(32, 64, 4, 1)],
+    ("8.0", "dkdv", 16, 128): [Tile(32, 64, 8, 2)],
+    ("8.0", "dq", 16, 64): [Tile(128, 64, 8, 2), Tile(64, 32, 8, 2)],
+    ("8.0", "dq", 16, 128): [Tile(64, 64, 8, 2)],
+    ("8.0", "forward", 32, 64): [Tile(32, 32, 8, 1), Tile(32, 16, 4, 1)],
     ("8.0", "dkdv", 32, 128): [Tile(16, 32, 8, 1)],
     ("8.0", "forward", 32, 256): [Tile(32, 16, 4, 1)],
-    ("9.0", "dq", 32, 256): [Tile(16, 16, 4, 1)],
     ("8.0", "dq", 32, 256): [Tile(32, 16, 4, 1)],
 }
-LISTS = ("first", "partial", "blocks", "pattern", "order", "bits")
+LISTS = dict.fromkeys(("first", "partial", "blocks", "pattern", "order"), "*i32") | {"bits": "*u8"}
 
 
 def shipped(kernel: str, capability: tuple[int, int], bits: int, width: int) -> list[Tile]:
@@ -98,7 +102,7 @@ def shipped(kernel: str, capability: tuple[int, int], bits: int, width: int) -> 
 
 
 def shipped_for_blocks(kernel: str, capability: tuple[int, int], bits: int, width: int, block_size: int) -> list[Tile]:
-    """The tiles of the block-sparse kernels: those of `shipped`, cut to what divides a block.
+    """The tiles of the block-sparse kernels: of those of `shipped` the ones that divide a block; if none does, cut to what does.
 
     Parameters
     ----------
@@ -121,10 +125,11 @@ def shipped_for_blocks(kernel: str, capability: tuple[int, int], bits: int, widt
         raise ValueError(f"shipped_for_blocks: block_size is {block_size}, expected a multiple of 16")
     fits = block_size & -block_size                          # the largest power of two that divides it
     tiles = IN_BLOCKS.get((_family(capability), kernel, bits, _up_to(width)), shipped(kernel, capability, bits, width))
-    cut = [(tile, tile._replace(block_q=min(tile.block_q, fits), block_k=min(tile.block_k, fits))) for tile in tiles]
+    if whole := [tile for tile in tiles if max(tile.block_q, tile.block_k) <= fits]:
+        return whole
+    cut = [tile._replace(block_q=min(tile.block_q, fits), block_k=min(tile.block_k, fits)) for tile in tiles]
     small = 64 if width <= 64 else 32                        # a tile cut down to this keeps no more than 4 warps busy
-    return list(dict.fromkeys(new._replace(warps=4) if new != old and max(new.block_q, new.block_k) <= small else new
-                              for old, new in cut))
+    return list(dict.fromkeys(tile._replace(warps=4) if max(tile.block_q, tile.block_k) <= small else tile for tile in cut))
 
 
 def _family(capability):
@@ -180,8 +185,7 @@ def compile_arguments(
     arguments : dict
         `signature`, `constexprs` and `attrs` for `triton.compiler.ASTSource`, and `num_warps` and `num_stages`.
     """
-    known = {**constants(dim, dim), "CAUSAL": causal, "BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k,
-             "BLOCK": block_size, "WORDS": -(-block_size // 32)}
+    known = {**constants(dim, dim), "CAUSAL": causal, "BLOCK_Q": tile.block_q, "BLOCK_K": tile.block_k, "BLOCK": block_size}
     signature, constexprs, attrs = {}, {}, {}
     for i, name in enumerate(kernel.arg_names):
         if name in known:
@@ -194,6 +198,6 @@ def compile_arguments(
         elif name == "scale":
             signature[name] = "fp32"
         else:
-            signature[name] = "*fp32" if name in ("lse2", "delta") else "*i32" if name in LISTS else f"*{dtype}"
+            signature[name] = "*fp32" if name in ("lse2", "delta") else LISTS[name] if name in LISTS else f"*{dtype}"
             attrs[i,] = [["tt.divisibility", 16]]
     return {"signature": signature, "constexprs": constexprs, "attrs": attrs, "num_warps": tile.warps, "num_stages": tile.stages}
