@@ -27,6 +27,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: kernels run o
 
 import heapq
 import math
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,7 +55,7 @@ def draw(*shape):
 # %% [markdown]
 # ## What is left to walk?
 #
-# Seven patterns for 16,384 tokens, all causal: no pattern beyond that, two windows (of 256 and 1024 keys, the query's own among them), 64 global tokens with the larger window, a window of 128 keys that takes every eighth, sixteen documents of random length, and Big Bird's mixture.
+# Seven patterns for 16,384 tokens, all causal: no pattern beyond that, two {term}`windows <window>` (of 256 and 1024 keys, the query's own among them), 64 global tokens with the larger window, a window of 128 keys that takes every eighth, sixteen documents of random length, and Big Bird's mixture.
 
 # %%
 n = 16384
@@ -71,7 +72,7 @@ PATTERNS = {
 maps = {name: sparse.block_map(predicate, n, block_size=128) for name, predicate in PATTERNS.items()}
 
 # %% [markdown]
-# A dense kernel that is handed one of these masks takes every step of its walk, 128 × 128 tiles, whatever the mask hides: **masking is not skipping**. The kernel of chapter 21 knows the causal mask and leaves out what lies beyond the diagonal. A kernel that walks lists takes one step for each touched block. Which of the six sparse patterns allows the fewest pairs, and which has the fewest steps?
+# A dense kernel that is handed one of these {term}`masks <mask>` takes every step of its walk, 128 × 128 {term}`tiles <tile>` of 128 by 128, whatever the mask hides: **masking is not skipping**. The kernel of chapter 21 knows the causal mask and leaves out what lies beyond the diagonal. A kernel that walks lists takes one step for each touched block. Which of the six sparse patterns allows the fewest pairs, and which has the fewest steps?
 
 # %%
 def allowed_pairs(found):
@@ -267,14 +268,14 @@ def walk_forward_kernel(q, k, v, out, lse2, first, partial, blocks, pattern, ord
     tl.store(lse2 + (batch * heads + head).to(tl.int64) * seq_q + at, row_lse2, mask=at < seq_q)
 
 # %% [markdown]
-# The library's `attnlib.kernels.blocks.blocks_forward_kernel` is this, spread over more lines. A tile is not a block: BLOCK is the grain of the *list*, and tiles divide it, so that one list serves kernels with different tiles. The step itself, `attend_tile`, is chapter 21's without a change.
+# The library's `attnlib.kernels.blocks.blocks_forward_kernel` is this kernel with two lines more. A tile is not a block: BLOCK is the grain of the *list*, and tiles divide it, so that one list serves kernels with different tiles. The step itself, `attend_tile`, is chapter 21's without a change.
 
 # %%
-def launch(q, k, v, lists, block, block_q=16, block_k=16):
+def launch(q, k, v, lists, block, block_q=16, block_k=16, kernel=walk_forward_kernel):
     batch, heads, seq_q, dim = q.shape
     out, lse2 = torch.full_like(q, torch.nan), torch.full(q.shape[:3], torch.nan)
     grid = (batch * heads * triton.cdiv(seq_q, block) * (block // block_q),)
-    walk_forward_kernel[grid](
+    kernel[grid](
         q, k, v, out, lse2, *lists.by_query, lists.bits, q.stride(), k.stride(), v.stride(), out.stride(), math.log2(math.e) / dim**0.5,
         heads, heads // k.shape[1], seq_q, k.shape[2], batch, BLOCK=block, WORDS=lists.bits.shape[-1], BLOCK_Q=block_q, BLOCK_K=block_k,
         **constants(dim, dim))
@@ -305,6 +306,14 @@ for i, (name, predicate) in enumerate(cases.items()):
     ours, theirs = errors(q, k, v, predicate, 32, **tile)
     assert ours <= 2 * theirs + 1e-7, (name, ours, theirs)
 print(f"{len(cases)} patterns: within twice PyTorch's own error")
+
+# %% [markdown]
+# The library's kernel gives the same, to the bit:
+
+# %%
+lists = block_index(sparse.block_map(cases["global"], 101, 117, block_size=32))
+assert all(torch.equal(a, b) for a, b in zip(launch(q, k, v, lists, 32), launch(q, k, v, lists, 32, kernel=blocks_forward_kernel), strict=True))
+print("result and log-sum-exp: equal")
 
 # %% [markdown]
 # And does it really skip? A poisoned key tells: put NaN into every block of keys that row 7's list does not name. A masked dense attention multiplies the NaN by a weight of zero, which is NaN.
@@ -394,24 +403,30 @@ for name in ("window 256", "window 1024", "documents", "dilated", "Big Bird"):
     print(f"{name:11}", "  ".join(f"{size}: {each:4.2f}" for size, each in zip(sizes, computed[name], strict=True)))
 
 # %% [markdown]
-# What does a large block buy? Each step loads a block of keys and one of values, $2 \cdot 2bd$ bytes in bfloat16, and makes two products of $2b^2d$ FLOPs: $b$ FLOPs for each byte it loads, from the cache or from memory. And the matrix units have a shape. Which of these sizes can use an H100's?
+# What does a large block buy? A step with a tile of $b$ queries and $b$ keys loads keys and values, $2 \cdot 2bd$ bytes in bfloat16, and makes two products of $2b^2d$ FLOPs: $b$ FLOPs for each byte it loads, from the cache or from memory. Tiles divide blocks, so small blocks mean small tiles. And the matrix units have a shape. Which of these sizes can use an H100's?
 
 # %%
-small_tiles = {size: shipped_for_blocks("forward", (9, 0), 16, 64, size)[0] for size in (16, 32, 64)}
+tile_for = {size: shipped_for_blocks("forward", (9, 0), 16, 64, size)[0] for size in sizes}
 asked = [dict(kernel=blocks_forward_kernel, capability=(9, 0), **compile_arguments(blocks_forward_kernel, tile, "bf16", 64, block_size=size))
-         for size, tile in small_tiles.items()]
-by_size = dict(zip(small_tiles, kernels.compile_reports(asked), strict=True)) | {128: reports["forward"][1]}
+         for size, tile in tile_for.items() if size != 128]   # that one we have
+new = iter(kernels.compile_reports(asked))
+by_size = {size: reports["forward"][1] if size == 128 else next(new) for size in sizes}
 for size, each in by_size.items():
-    print(f"blocks of {size:3}: {each.registers} registers, {each.matrix_instructions}, {each.programs_per_multiprocessor} at once")
-assert "HGMMA" in by_size[64].matrix_instructions and "HGMMA" not in by_size[32].matrix_instructions
+    print(f"blocks of {size:3}, tiles of {tile_for[size].block_q:3} x {tile_for[size].block_k:3}: {each.registers:3} registers,"
+          f" {each.matrix_instructions}, {each.programs_per_multiprocessor} at once")
 
-# %% mystnb={"image": {"alt": "Above, pairs computed per pair allowed over the side of a block, 16 to 256: both windows, documents and Big Bird rise slowly from near 1, the larger window least; the dilated window lies near nine and rises to ten. Below, FLOPs per byte double with each size; 16 and 32 use HMMA, from 64 on HGMMA."}, "figure": {"caption": "What a larger block computes in vain, and what a smaller one cannot use. From 64 on the kernel compiles to the newer matrix instruction.", "name": "fig-blocks-sizes"}}
-plots.block_sizes(sizes, computed, sizes, ["HMMA", "HMMA", "HGMMA", "HGMMA", "HGMMA"])
+# %%
+shapes = {size: sorted(set(re.findall(r"wgmma\.mma_async\S*\.(m\d+)n", by_size[size].text["ptx"]))) for size in sizes}
+print("rows of the instruction for matrix products, by size of a block:", shapes)
+assert shapes[64] == shapes[128] == ["m64"] and not shapes[32]
+
+# %% mystnb={"image": {"alt": "Above, pairs computed per pair allowed over the side of a block, 16 to 256: both windows, documents and Big Bird rise slowly from near 1, the larger window least; the dilated window lies near nine and rises to ten. Below, FLOPs per byte double with each size up to 128 and stay there; 16 and 32 use HMMA, from 64 on HGMMA."}, "figure": {"caption": "What a larger block computes in vain, and what a smaller one cannot use. From 64 on the kernel compiles to the newer matrix instruction.", "name": "fig-blocks-sizes"}}
+plots.block_sizes(sizes, computed, [tile_for[size].block_q for size in sizes], [next(iter(by_size[size].matrix_instructions)) for size in sizes])
 plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# From 64 on. The H100's own instruction for matrix products takes 64 rows at a time; with 16 or 32 the compiler falls back on the A100's, HMMA. With blocks of 16 the window of 256 computes 1.06 pairs for each allowed one, with blocks of 128 1.50; the small blocks pay for that with an eighth of the FLOPs per byte, and with the older instruction. So blocks of 64 or 128 are the usual grain on this chip: 128 is the default of `flex_attention`.
+# From 64 on. The H100's own instruction for matrix products, `wgmma` in PTX and HGMMA in the machine's code, takes 64 rows at a time; with 16 or 32 the compiler falls back on the A100's, HMMA. With blocks of 16 the window of 256 computes 1.06 pairs for each allowed one, with blocks of 128 1.50; the small blocks pay for that with an eighth of the FLOPs per byte, and with the older instruction. So blocks of 64 or 128 are the usual grain on this chip: 128 is the default of `flex_attention`.
 # For the dilated window no size helps: it needs another order of the tokens (chapter 15).
 # :::
 #
@@ -502,7 +517,7 @@ def cut_lists(lengths, most):
 
 
 for name, lengths in turned.items():
-    finish[name]["cut to 16, of all"] = ends(cut_lists(lengths, 16), 16, slots)["longest first of all"]
+    finish[name]["the same, cut to 16"] = ends(cut_lists(lengths, 16), 16, slots)["longest first of all"]
     print(f"{name:11}", ", ".join(f"{order} {end:.2f}" for order, end in finish[name].items()))
 
 # %% mystnb={"image": {"alt": "For four patterns, bars for four orders. The window and documents end near one in every order. The global pattern ends at about 1.7 unless the longest of all heads come first. Big Bird ends at 3.1, at 2.4 with the longest first of all, and near one only when long lists are cut."}, "figure": {"caption": "The walk over queries, 16 heads, 16,384 tokens, 132 slots: when the last program ends, by the model. One list of all queries holds everybody up.", "name": "fig-blocks-critical"}}
@@ -524,13 +539,14 @@ for kv_heads in (16, 4):
 
 # %%
 peak, rate = 989e12, 3.35e12  # of an H100 SXM: dense bfloat16, and its memory
+print(f"balance of the chip: {peak / rate:.0f} FLOP/byte")
 for kv_heads in (32, 8, 1):
     cost = costs.decode_cost(32, 32768, 128, kv_heads=kv_heads)
     memory, arithmetic = 2 * cost.moved / rate, cost.flops / peak
-    print(f"balance {peak / rate:.0f}; {kv_heads:2} key heads: {cost.intensity(2):5.2f} FLOP/byte; at least {1e6 * memory:6.1f} us to read, {1e6 * arithmetic:.2f} us to compute")
+    print(f"{kv_heads:2} key heads: {cost.intensity(2):5.2f} FLOP/byte; at least {1e6 * memory:6.1f} us to read, {1e6 * arithmetic:.2f} us to compute")
 
 # %% [markdown]
-# As many FLOPs for each byte as query heads share a key (two FLOPs for each of them, and a number has two bytes), and the chip's balance is 295 {cite}`nvidia2022`: **memory decides**, and sharing keys saves time only if they are read *once* for all that share them. So `attnlib.kernels.decode_attention` packs the queries of a group into one tile. A tile has at least 16 rows; with four queries, twelve are padding, which costs arithmetic that nobody misses.
+# As many FLOPs for each byte as query heads share a key (two FLOPs for each of them, and a number has two bytes), and the chip's balance is 295 at its published peaks {cite}`nvidia2022`: **memory decides**, and sharing keys saves time only if they are read *once* for all that share them. So `attnlib.kernels.decode_attention` packs the queries of a group into one tile. A tile has at least 16 rows; with four queries, twelve are padding, which costs arithmetic that nobody misses.
 #
 # And there is too little to deal out: one program for each key head, and a single sequence. How many of 132 multiprocessors have work?
 
@@ -579,9 +595,9 @@ print("merged: the whole row's result, and its log-sum-exp")
 q, k, v, lengths = draw(2, 8, 1, 32), draw(2, 2, 300, 32), draw(2, 2, 300, 32), torch.tensor([300, 77])
 truth = kernels.decode_attention(q.double(), k.double(), v.double(), lengths)
 found = {splits: kernels.decode_attention(q, k, v, lengths, splits=splits, backend="triton") for splits in (1, 2, 4, 8)}
-for splits, each in found.items():
-    assert (each - truth).abs().max() < 1e-6                 # means of up to 300 numbers near 1
-    print(f"{splits} parts: within 1e-6; the same bits as in one part: {torch.equal(each, found[1])}")
+assert all((each - truth).abs().max() < 1e-6 for each in found.values())  # means of up to 300 numbers near 1
+again = kernels.decode_attention(q, k, v, lengths, splits=4, backend="triton")
+print(f"1, 2, 4 and 8 parts: within 1e-6; the same bits in 4 parts again {torch.equal(found[4], again)}, in 1 and in 4 {torch.equal(found[1], found[4])}")
 
 # %% [markdown]
 # The same to rounding, not to the bit: another number of parts is another order of sums. Who needs the bits fixes `splits`. The parts cost a little: each is written and read again.
