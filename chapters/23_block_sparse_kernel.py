@@ -26,6 +26,7 @@ import os
 os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: kernels run on the CPU, program after program
 
 import heapq
+import inspect
 import math
 import re
 
@@ -34,6 +35,7 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
+from torch.nn.attention.flex_attention import create_block_mask
 
 # %%
 from attnlib import costs, kernels, masks, sparse
@@ -170,7 +172,7 @@ small_index = block_index(small_map)
 first, partial, blocks = lists_of(small_map.kinds[0])
 print("row 7:", [int(each) for each in blocks[first[7]:first[8]]], "of which the last", first[8] - partial[7], "are partial")
 
-# %% mystnb={"image": {"alt": "Left, a square of eight by eight blocks: a band along the diagonal, whole in its middle and partial on both rims, and a first column that is whole. Right, for each row its blocks as a short list of numbers, the whole ones first."}, "figure": {"caption": "The map and its lists. A row's list holds the numbers of its blocks of keys, whole ones first; the kernel reads nothing else.", "name": "fig-blocks-lists"}}
+# %% mystnb={"image": {"alt": "Left, a square of eight by eight blocks: a band along the diagonal, whole in its middle and partial on both rims, and a first column that is whole. Right, for each row its blocks as a short list of numbers, the whole ones first."}, "figure": {"caption": "The map and its lists. A row's list holds the numbers of its blocks of keys, whole ones first; a program reads its own row's list and no other.", "name": "fig-blocks-lists"}}
 plots.map_and_lists(small_map.kinds[0], first, partial, blocks)
 plt.show()
 
@@ -384,7 +386,7 @@ for name, (without, with_lists) in reports.items():
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The bits. In memory they are 32 pairs to a word; `seen_in_pattern` asks for a word *for each pair*, and Triton fetches what it is asked for, ahead of time, into shared memory: a tile of words, 32 times what there is to know. The walk itself, a handful of numbers and one more load for each step, takes no room that one could see. Whole blocks fetch no bits. How many of a pattern's steps are whole the first table says; for the window of 1024 it is seven in nine.
+# The bits. In memory they are 32 pairs to a word; `seen_in_pattern` asks for a word *for each pair*, and Triton fetches what it is asked for, ahead of time, into shared memory: a tile of words, 32 times what there is to know. The walk itself, a handful of numbers and one more load for each step, takes no room that one could see. Registers go up in two of the kernels, in one of them to the very limit, and down in the third. Whole blocks fetch no bits; how many of a pattern's steps are whole the first table says, and for the window of 1024 it is seven in nine. (To load each word once and spread it over its pairs is an open exercise below.)
 # :::
 #
 # ## How large is a block?
@@ -418,6 +420,7 @@ for size, each in by_size.items():
 # %%
 shapes = {size: sorted(set(re.findall(r"wgmma\.mma_async\S*\.(m\d+)n", by_size[size].text["ptx"]))) for size in sizes}
 print("rows of the instruction for matrix products, by size of a block:", shapes)
+print("block size of flex_attention by default:", inspect.signature(create_block_mask).parameters["BLOCK_SIZE"].default)
 assert shapes[64] == shapes[128] == ["m64"] and not shapes[32]
 
 # %% mystnb={"image": {"alt": "Above, pairs computed per pair allowed over the side of a block, 16 to 256: both windows, documents and Big Bird rise slowly from near 1, the larger window least; the dilated window lies near nine and rises to ten. Below, FLOPs per byte double with each size up to 128 and stay there; 16 and 32 use HMMA, from 64 on HGMMA."}, "figure": {"caption": "What a larger block computes in vain, and what a smaller one cannot use. From 64 on the kernel compiles to the newer matrix instruction.", "name": "fig-blocks-sizes"}}
@@ -463,7 +466,7 @@ for heads in (4, 16):
 # Sorting matters where lists differ, and where there are few programs for each slot: documents with four heads end at 1.05 times the even share if the longest of *all* heads begin, and at 1.42 in the order that the library has now, which sorts each head by itself. With sixteen heads it is 1.01 against 1.11. For the window any order will do. (For jobs begun in this order, the longest first, Graham proved in 1969 that the end is at most $4/3 - 1/(3P)$ times that of the *best possible* order on $P$ units: "Bounds on multiprocessing timing anomalies",
 # SIAM Journal on Applied Mathematics 17. The best order may itself lie above the even share: one program can be longer than it.)
 #
-# This is a model of waiting, not a measured time: steps do not all take the same, and heads that are mixed share fewer keys in the cache.
+# This is a model of waiting, not a measured time: steps do not all take the same, and programs of different heads that run side by side share no keys in the cache, where those of one head do.
 #
 # ## Backwards: the lists turned round
 #
@@ -525,7 +528,7 @@ plots.finish(finish)
 plt.show()
 
 # %% [markdown]
-# The library does **not** cut lists: it is one place where it leaves time lying. {term}`Grouped-query attention <grouped-query attention>` makes it worse: four query heads on a key head mean a quarter of the programs, each four times as long.
+# The library does **not** cut lists: it is one place where it leaves time unused. {term}`Grouped-query attention <grouped-query attention>` makes it worse: four query heads on a key head mean a quarter of the programs, each four times as long.
 
 # %%
 for kv_heads in (16, 4):
@@ -600,7 +603,7 @@ again = kernels.decode_attention(q, k, v, lengths, splits=4, backend="triton")
 print(f"1, 2, 4 and 8 parts: within 1e-6; the same bits in 4 parts again {torch.equal(found[4], again)}, in 1 and in 4 {torch.equal(found[1], found[4])}")
 
 # %% [markdown]
-# The same to rounding, not to the bit: another number of parts is another order of sums. Who needs the bits fixes `splits`. The parts cost a little: each is written and read again.
+# The same to rounding, not to the bit: another number of parts is another order of sums. Who needs the bits fixes `splits`. The parts cost a little: each is written and read again. (For this cache the library would take 33 on 132 multiprocessors, two programs for each.)
 
 # %%
 for parts in (1, 8, 17, 33):
