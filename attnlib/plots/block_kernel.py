@@ -25,12 +25,12 @@ def map_and_lists(kinds: np.ndarray, first: np.ndarray, partial: np.ndarray, blo
     Figure
     """
     longest = int(np.diff(first).max())
-    figure, axes = new_figure(3.5, 2, sharey=True, width_ratios=(kinds.shape[1], longest + 0.5))
-    colours = {0: "white", 1: ORANGE, 2: BLUE}
+    figure, axes = new_figure(3.7, 2, sharey=True, width_ratios=(kinds.shape[1], longest + 0.5))
+    colours = {0: "#ffffff", 1: "#f0b48c", 2: "#8cbfdc"}     # white, light orange, light blue
 
     def square(at, x, y, kind, word=""):
-        at.add_patch(Rectangle((x, y), 1, 1, facecolor=colours[kind], alpha=0.45 if kind else 1, edgecolor=GREY, lw=0.7))
-        at.text(x + 0.5, y + 0.52, word, ha="center", va="center", fontsize=11)
+        at.add_patch(Rectangle((x, y), 1, 1, facecolor=colours[kind], edgecolor="#a0a0a0" if kind else "#dddddd", lw=1, zorder=1 + kind))
+        at.text(x + 0.5, y + 0.52, word, ha="center", va="center", fontsize=11, zorder=5)
 
     for (i, j), kind in np.ndenumerate(kinds):
         square(axes[0, 0], j, i, int(kind))
@@ -50,9 +50,8 @@ def map_and_lists(kinds: np.ndarray, first: np.ndarray, partial: np.ndarray, blo
     axes[0, 1].set_xticks([])
     axes[0, 0].set_xlabel("block of keys")
     axes[0, 0].set_ylabel("block of queries")
-    axes[0, 1].legend(handles=[Patch(facecolor=BLUE, alpha=0.45, edgecolor=GREY, label="whole"),
-                               Patch(facecolor=ORANGE, alpha=0.45, edgecolor=GREY, label="partial: masked")],
-                      loc="upper right", bbox_to_anchor=(1.04, 1.04), fontsize=9.5)
+    figure.legend(handles=[Patch(facecolor=colours[2], edgecolor="#a0a0a0", label="whole: no mask"),
+                           Patch(facecolor=colours[1], edgecolor="#a0a0a0", label="partial: masked")], loc="outside upper center", ncols=2)
     return figure
 
 
@@ -80,18 +79,19 @@ def block_sizes(sizes: list[int], computed: dict[str, list[float]], intensity: l
         top.plot(sizes, curve, label=label)
     top.set_yscale("log", base=2)
     top.set_ylabel("pairs computed\nper pair allowed")
-    top.set_ylim(bottom=0.9)
+    top.set_ylim(0.9, 40)                                     # room for the names
     top.yaxis.set_major_formatter(ScalarFormatter())
     top.axhline(1, color=GREY, linestyle="--", lw=1)
     top.legend(ncols=2, loc="upper left")
-    places = np.arange(len(sizes))
     bottom.set_xscale("log", base=2)
-    for size, height, unit in zip(sizes, intensity, units, strict=True):
-        bottom.bar(size, height, width=0.45 * size, color=BLUE if unit == units[-1] else SKY, edgecolor=GREY, lw=0.6)
-        bottom.text(size, height * 1.12, unit, ha="center", fontsize=9.5)
+    bottom.plot(sizes, intensity, color=GREY, marker="", lw=1)
+    for unit, colour, marker in zip(dict.fromkeys(units), (ORANGE, BLUE), "so", strict=False):
+        own = [i for i, each in enumerate(units) if each == unit]
+        bottom.plot([sizes[i] for i in own], [intensity[i] for i in own], color=colour, marker=marker, markersize=8, lw=0, label=unit)
     bottom.set_yscale("log", base=2)
-    bottom.set_ylim(8, max(intensity) * 2.4)
-    bottom.set_xticks(sizes, [str(sizes[i]) for i in places])
+    bottom.set_ylim(8, max(intensity) * 2)
+    bottom.set_xticks(sizes, [str(each) for each in sizes])
+    bottom.legend(title="matrix instruction", loc="lower right")
     bottom.xaxis.set_minor_formatter(NullFormatter())
     bottom.yaxis.set_major_formatter(ScalarFormatter())
     bottom.set_ylabel("FLOPs per byte\nof a step")
@@ -112,7 +112,7 @@ def finish(ends: dict[str, dict[str, float]]) -> Figure:
     -------
     Figure
     """
-    figure, axes = new_figure(3.7)
+    figure, axes = new_figure(4.0)
     at, orders = axes[0, 0], list(next(iter(ends.values())))
     height = 0.8 / len(orders)
     for k, (order, colour) in enumerate(zip(orders, (SKY, BLUE, ORANGE, GREY), strict=False)):
@@ -127,5 +127,5 @@ def finish(ends: dict[str, dict[str, float]]) -> Figure:
     at.set_xlim(0, 1.12 * max(max(each.values()) for each in ends.values()))
     at.set_xlabel("end of the last program, over an even share")
     at.grid(axis="y", visible=False)
-    figure.legend(loc="outside upper center", ncols=min(3, len(orders)))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
