@@ -40,7 +40,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 # %%
 from attnlib import costs, kernels, masks, sparse
 from attnlib.kernels.backward import dkdv_kernel, dq_kernel
-from attnlib.kernels.blocks import blocks_dkdv_kernel, blocks_dq_kernel, blocks_forward_kernel
+from attnlib.kernels.blocks import blocks_dkdv_kernel, blocks_dq_kernel
 from attnlib.kernels.forward import attend_tile, forward_kernel, head_start, load_tile, store_tile
 from attnlib.kernels.index import block_index
 from attnlib.kernels.shipped import compile_arguments, constants, shipped_for_blocks
@@ -179,16 +179,15 @@ plt.show()
 # %% [markdown]
 # ## Bits for the edges
 #
-# In a partial block the kernel needs to know which pairs are allowed. The dense kernel computed that from positions; a list can serve *any* pattern only if the answer comes as data. One bit a pair, 32 to a word:
+# In a partial block the kernel needs to know which pairs are allowed. The dense kernel computed that from positions; a list can serve *any* pattern only if the answer comes as data. One bit a pair, 8 to a byte:
 
 # %%
 corner = masks.to_array(masks.sliding_window(47), 128)[112:, 64:80]  # 16 queries, 16 keys
-padded = np.zeros((16, 32), bool)                            # a row fills its last word up with zeros
-padded[:, :16] = corner
-words = np.packbits(padded, axis=1, bitorder="little").view(np.int32)  # (16 queries, 1 word)
+packed = np.packbits(corner, axis=1, bitorder="little")     # (16 queries, 2 bytes)
 row, column = 3, 9
-print(f"query {row}: word {words[row, 0]}, bit {column}: {words[row, 0] >> column & 1}, allowed: {corner[row, column]}")
-assert all((words[i, 0] >> j & 1) == corner[i, j] for i, j in np.ndindex(16, 16))
+byte, bit = packed[row, column // 8], column % 8
+print(f"query {row}: bytes {packed[row]}; key {column} is bit {bit} of {byte}: {byte >> bit & 1}, allowed: {corner[row, column]}")
+assert all((packed[i, j // 8] >> j % 8 & 1) == corner[i, j] for i, j in np.ndindex(16, 16))
 
 # %% [markdown]
 # Many blocks have the same bits: on the diagonal of a causal mask they are all the same triangle. Each *different* block is stored once, and an entry of the list has the number of its pattern. How many patterns do you expect for causal, for a window, for documents, and for single pairs at random?
@@ -199,7 +198,7 @@ index["one pair in 100, n = 2048"] = block_index(sparse.block_map(lambda q_idx, 
 for name, each in index.items():
     length = 2048 if "2048" in name else n
     lists = sum(4 * part.numel() for part in each.by_query)
-    print(f"{name:26} {len(each.bits):4} patterns; lists {lists / 1024:5.1f} KiB, bits {each.bits.numel() * 4 / 1024:5.1f} KiB;"
+    print(f"{name:26} {len(each.bits):4} patterns; lists {lists / 1024:5.1f} KiB, bits {each.bits.numel() / 1024:5.1f} KiB;"
           f" a mask {length**2 / 2**20:.0f} MiB")
 
 # %% [markdown]
@@ -224,22 +223,24 @@ def whose_row(heads, seq, order, map_of, BLOCK: tl.constexpr, TILE: tl.constexpr
     return batch, item % heads, sequence * rows + row, row * BLOCK + tile % (BLOCK // TILE) * TILE
 
 # %% [markdown]
-# Second: a tile of bits.
+# Second: a tile of bits. Each byte is loaded once and spread over its eight keys, by an axis that is folded away again.
 
 # %%
 @triton.jit
-def seen_in_pattern(bits, pattern, rows, columns, BLOCK: tl.constexpr, WORDS: tl.constexpr):
-    words = tl.load(bits + tl.cast(pattern, tl.int64) * (BLOCK * WORDS) + (rows * WORDS + columns // 32))
-    return (words >> (columns % 32)) & 1 != 0
+def seen_in_pattern(bits, pattern, first_q, first_k, BLOCK: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+    rows, columns = first_q + tl.arange(0, BLOCK_Q)[:, None], first_k // 8 + tl.arange(0, BLOCK_K // 8)[None, :]
+    found = tl.load(bits + tl.cast(pattern, tl.int64) * (BLOCK * (BLOCK // 8)) + (rows * (BLOCK // 8) + columns))
+    each = found[:, :, None] >> tl.arange(0, 8).to(tl.uint8)[None, None, :] & 1      # (BLOCK_Q, BLOCK_K / 8, 8)
+    return tl.reshape(each, [BLOCK_Q, BLOCK_K]) != 0
 
 # %% [markdown]
 # They are `attnlib.kernels.blocks.whose_row` and `attnlib.kernels.blocks.seen_in_pattern`. Third, the walk. Compare it with `forward_kernel`: `range(0, whole)` has become a range over the list, and the place of the keys is *loaded* where it was counted.
 
 # %%
 @triton.jit
-def walk_forward_kernel(q, k, v, out, lse2, first, partial, blocks, pattern, order, bits, q_strides, k_strides, v_strides, out_strides,
-                        scale, heads, group, seq_q, seq_k, map_of, BLOCK: tl.constexpr, WORDS: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr,
-                        BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr):
+def blocks_forward_kernel(q, k, v, out, lse2, first, partial, blocks, pattern, order, bits, q_strides, k_strides, v_strides, out_strides,
+                          scale, heads, group, seq_q, seq_k, map_of, BLOCK: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr,
+                          BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr):
     batch, head, row, first_q = whose_row(heads, seq_q, order, map_of, BLOCK, BLOCK_Q)
     q_tile = load_tile(head_start(q, batch, head, q_strides), first_q, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
     k_head, v_head = head_start(k, batch, head // group, k_strides), head_start(v, batch, head // group, v_strides)
@@ -258,8 +259,7 @@ def walk_forward_kernel(q, k, v, out, lse2, first, partial, blocks, pattern, ord
         first_k = tl.load(blocks + step // PER_BLOCK) * BLOCK + within
         k_tile = load_tile(k_head, first_k, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
         v_tile = load_tile(v_head, first_k, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
-        rows, columns = first_q % BLOCK + tl.arange(0, BLOCK_Q)[:, None], within + tl.arange(0, BLOCK_K)[None, :]
-        seen = seen_in_pattern(bits, tl.load(pattern + step // PER_BLOCK), rows, columns, BLOCK, WORDS)
+        seen = seen_in_pattern(bits, tl.load(pattern + step // PER_BLOCK), first_q % BLOCK, within, BLOCK, BLOCK_Q, BLOCK_K)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, seen, scale, True, PRECISION)
 
     divisor = tl.maximum(row_sum, 1)
@@ -270,16 +270,16 @@ def walk_forward_kernel(q, k, v, out, lse2, first, partial, blocks, pattern, ord
     tl.store(lse2 + (batch * heads + head).to(tl.int64) * seq_q + at, row_lse2, mask=at < seq_q)
 
 # %% [markdown]
-# The library's `attnlib.kernels.blocks.blocks_forward_kernel` is this kernel with two lines more. A tile is not a block: BLOCK is the grain of the *list*, and tiles divide it, so that one list serves kernels with different tiles. The step itself, `attend_tile`, is chapter 21's without a change.
+# This is `attnlib.kernels.blocks.blocks_forward_kernel`. A tile is not a block: BLOCK is the grain of the *list*, and tiles divide it, so that one list serves kernels with different tiles. The step itself, `attend_tile`, is chapter 21's without a change.
 
 # %%
-def launch(q, k, v, lists, block, block_q=16, block_k=16, kernel=walk_forward_kernel):
+def launch(q, k, v, lists, block, block_q=16, block_k=16):
     batch, heads, seq_q, dim = q.shape
     out, lse2 = torch.full_like(q, torch.nan), torch.full(q.shape[:3], torch.nan)
     grid = (batch * heads * triton.cdiv(seq_q, block) * (block // block_q),)
-    kernel[grid](
+    blocks_forward_kernel[grid](
         q, k, v, out, lse2, *lists.by_query, lists.bits, q.stride(), k.stride(), v.stride(), out.stride(), math.log2(math.e) / dim**0.5,
-        heads, heads // k.shape[1], seq_q, k.shape[2], batch, BLOCK=block, WORDS=lists.bits.shape[-1], BLOCK_Q=block_q, BLOCK_K=block_k,
+        heads, heads // k.shape[1], seq_q, k.shape[2], batch, BLOCK=block, BLOCK_Q=block_q, BLOCK_K=block_k,
         **constants(dim, dim))
     return out, lse2
 
@@ -308,14 +308,6 @@ for i, (name, predicate) in enumerate(cases.items()):
     ours, theirs = errors(q, k, v, predicate, 32, **tile)
     assert ours <= 2 * theirs + 1e-7, (name, ours, theirs)
 print(f"{len(cases)} patterns: within twice PyTorch's own error")
-
-# %% [markdown]
-# The library's kernel gives the same, to the bit:
-
-# %%
-lists = block_index(sparse.block_map(cases["global"], 101, 117, block_size=32))
-assert all(torch.equal(a, b) for a, b in zip(launch(q, k, v, lists, 32), launch(q, k, v, lists, 32, kernel=blocks_forward_kernel), strict=True))
-print("result and log-sum-exp: equal")
 
 # %% [markdown]
 # And does it really skip? A poisoned key tells: put NaN into every block of keys that row 7's list does not name. A masked dense attention multiplies the NaN by a weight of zero, which is NaN.
@@ -376,17 +368,17 @@ for name, both in reports.items():
 assert all(each.spill_stores == 0 and "HGMMA" in each.matrix_instructions for both in reports.values() for each in both)
 
 # %% [markdown]
-# Nothing spills, and the matrix units do the products. The difference is shared memory, and it has one cause. Compare it with a number of four bytes for each pair of a tile:
+# Nothing spills, and the matrix units do the products. The difference is shared memory, and it has one cause. Compare it with one bit for each pair of a tile:
 
 # %%
 for name, (without, with_lists) in reports.items():
     more = with_lists.shared - without.shared
-    print(f"{name:7} {more:,} bytes more; 4 x {tiles[name].block_q} x {tiles[name].block_k} = {4 * tiles[name].block_q * tiles[name].block_k:,}")
-    assert more == 4 * tiles[name].block_q * tiles[name].block_k
+    print(f"{name:7} {more:,} bytes more; {tiles[name].block_q} x {tiles[name].block_k} / 8 = {tiles[name].block_q * tiles[name].block_k // 8:,}")
+    assert 8 * more == tiles[name].block_q * tiles[name].block_k
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The bits. In memory they are 32 pairs to a word; `seen_in_pattern` asks for a word *for each pair*, and Triton fetches what it is asked for, ahead of time, into shared memory: a tile of words, 32 times what there is to know. The walk itself, a handful of numbers and one more load for each step, takes no room that one could see. Registers go up in two of the kernels, in one of them to the very limit, and down in the third. Whole blocks fetch no bits; how many of a pattern's steps are whole the first table says, and for the window of 1024 it is seven in nine. (To load each word once and spread it over its pairs is an open exercise below.)
+# The bits: the compiler hands a tile's bytes from the threads that load them to the threads that hold the scores, through shared memory, and that is all. (A loader that asks for a 32-bit word *for each pair* is shorter, and has them all fetched ahead into shared memory: an open exercise below measures it.) The walk itself, a handful of numbers and one more load for each step, takes no room that one could see. Registers go up in two of the kernels, in one of them to the very limit, and down in the third. Whole blocks fetch no bits; how many of a pattern's steps are whole the first table says, and for the window of 1024 it is seven in nine.
 # :::
 #
 # ## How large is a block?
@@ -463,8 +455,7 @@ for heads in (4, 16):
         print(f"{heads:2} heads, {name:11}", ", ".join(f"{order} {end:.2f}" for order, end in ends(lengths, heads, slots).items()))
 
 # %% [markdown]
-# Sorting matters where lists differ, and where there are few programs for each slot: documents with four heads end at 1.05 times the even share if the longest of *all* heads begin, and at 1.42 in the order that the library has now, which sorts each head by itself. With sixteen heads it is 1.01 against 1.11. For the window any order will do. (For jobs begun in this order, the longest first, Graham proved in 1969 that the end is at most $4/3 - 1/(3P)$ times that of the *best possible* order on $P$ units: "Bounds on multiprocessing timing anomalies",
-# SIAM Journal on Applied Mathematics 17. The best order may itself lie above the even share: one program can be longer than it.)
+# Sorting matters where lists differ, and where there are few programs for each slot: documents with four heads end at 1.05 times the even share if the longest of *all* heads begin, and at 1.42 in the order that the library has now, which sorts each head by itself. With sixteen heads it is 1.01 against 1.11. For the window any order will do. (For jobs begun in this order, the longest first, the end is at most $4/3 - 1/(3P)$ times that of the *best possible* order on $P$ units {cite}`graham1969`. The best order may itself lie above the even share: one program can be longer than it.)
 #
 # This is a model of waiting, not a measured time: steps do not all take the same, and programs of different heads that run side by side share no keys in the cache, where those of one head do.
 #
@@ -560,7 +551,7 @@ for batch in (1, 4, 16):
     print(f"batch {batch:2}: {programs:3} programs; {splits:2} parts each give {programs * splits}")
 
 # %% [markdown]
-# Eight: the other 124 look on. So cut the keys into parts, give each part a program, and merge; this is *flash-decoding* (Dao, Haziza, Massa and Sizov, 2023, [Flash-Decoding for long-context inference](https://crfm.stanford.edu/2023/10/12/flashdecoding.html)). Each part leaves its result and its {term}`log-sum-exp`, and chapter 15 showed what to do with them, two at a time. Here as many as there are:
+# Eight: the other 124 look on. So cut the keys into parts, give each part a program, and merge; this is *flash-decoding* {cite}`dao2023decoding`. Each part leaves its result and its {term}`log-sum-exp`, and chapter 15 showed what to do with them, two at a time. Here as many as there are:
 
 # %%
 @triton.jit
@@ -771,10 +762,10 @@ def tiles_per_part(batch, kv_heads, seq_k, block_k, processors):
 
 require(tiles_per_part)
 
-# %% [markdown] tags=["ex:words-once", "ex-prompt", "ex-open"]
-# ```{exercise} Each word once
-# :label: ex-words-once
-# `seen_in_pattern` loads a word for every pair. Write a version that loads each word of a tile once, (rows, words), and makes pairs of them with `tl.expand_dims`, `tl.broadcast_to` and `tl.reshape`. See to it that the interpreter agrees on all patterns of this chapter; then compile the kernel with it, and compare shared memory, registers and the number of instructions. What did it cost, and where?
+# %% [markdown] tags=["ex:a-load-a-pair", "ex-prompt", "ex-open"]
+# ```{exercise} A load for each pair
+# :label: ex-a-load-a-pair
+# `seen_in_pattern` loads each byte once, (rows, bytes), and makes pairs of it. The short way is to load for each pair the byte it stands in, (rows, keys), and shift. Write that version, and one with words of 32 bits instead of bytes. See to it that the interpreter agrees on all patterns of this chapter; then compile the kernel with each, for 8.0 and 9.0, and compare shared memory, registers, spills and the number of instructions. Which of the two is fetched ahead, and why not the other?
 # ```
 
 # %% [markdown]
