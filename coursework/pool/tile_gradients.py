@@ -111,6 +111,19 @@ def quotient_of_powers(q, k, v, d_out, lse, delta):
         return _tile(q, k, v, d_out, lse, delta, weights=weights)
 
 
+@wrong("Your weights mix two bases: `lse` is a natural logarithm here, so the power is exp(score − lse). For powers of two both are multiplied by "
+       "log₂ e.")
+def bases_mixed(q, k, v, d_out, lse, delta):
+    weights = np.exp2(q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5 * np.log2(np.e) - lse[..., None])
+    return _tile(q, k, v, d_out, lse, delta, weights=weights)
+
+
+@wrong("Your weights are powers of two of score − lse, which is measured in powers of e: multiply by log₂ e, or use exp.")
+def powers_of_two(q, k, v, d_out, lse, delta):
+    weights = np.exp2(q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5 - lse[..., None])
+    return _tile(q, k, v, d_out, lse, delta, weights=weights)
+
+
 @wrong("d_scores lacks the weights: d_weights − delta has to be multiplied by them, number by number.")
 def forgets_the_weights(q, k, v, d_out, lse, delta):
     d_scores, scale = d_out @ v.swapaxes(-1, -2) - delta[..., None], q.shape[-1] ** -0.5

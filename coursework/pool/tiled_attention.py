@@ -156,6 +156,18 @@ def lse_without_the_maximum(q, k, v, block):
                              axis=0) / q.shape[-1] ** 0.5
 
 
+@wrong("Your out is right; your lse is 1.443 times what it should be, a logarithm to base 2 as inside the library's tile. Multiply it by ln 2.")
+def lse_in_base_2(q, k, v, block):
+    out, lse = _loop(q, k, v, block)
+    return out, lse / np.log(2)
+
+
+@wrong("Your powers are of two, and your scores are not multiplied by log₂ e: 2^(s · log₂ e) is e^s, 2^s is not.")
+def powers_of_two(q, k, v, block):
+    out, lse = _loop(q * np.log(2), k, v, block)
+    return out, lse / np.log(2)
+
+
 @wrong("Your scores are not divided by √dim_head.")
 def no_scale(q, k, v, block):
     return _loop(q, k, v, block, scale=1)

@@ -96,4 +96,8 @@ def whole_tiles_only(seq_q, seq_k, tile_q, tile_k):
 
 @observe
 def by_how_many(case, got, want):
-    return f"You get {got} tiles, {abs(got - want)} too {'many' if got > want else 'few'}." if isinstance(got, int) else None
+    seq_q, seq_k, tile_q, tile_k = case.args
+    if isinstance(got, int):
+        return (f"For {seq_q} queries and {seq_k} keys in tiles of {tile_q} by {tile_k} you get {got}, {abs(got - want)} too "
+                f"{'many' if got > want else 'few'}.")
+    return None
