@@ -3,7 +3,7 @@
 #   PORT=9000           where `make book` serves
 #   CH=04_softmax       one chapter
 #   LAB=--no-browser    more options for JupyterLab
-#   PART=sparse         one part of `make bench`: chapters, sparse, linear, decode or costs
+#   PART=sparse         one part of `make bench`: chapters, sparse, linear, decode, flash or costs
 
 PYTHON = python3
 PORT = 8000
