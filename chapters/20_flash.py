@@ -17,11 +17,13 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** [chapter 4](04_softmax.ipynb) (softmax does not care what is subtracted from a row), [chapter 5](05_self_attention.ipynb) (the gradients of attention) and from [chapter 14](14_complexity.ipynb) how FLOPs and memory are counted. **You will build** the online
+# **You need** [chapter 4](04_softmax.ipynb) (softmax does not care what is subtracted from a row), [chapter 5](05_self_attention.ipynb) (the gradients of attention) and from [chapter 14](14_complexity.ipynb) how FLOPs and memory are counted; what fast and slow memory are is in [chapter 19](19_memory_hierarchy.ipynb). **You will build** the online
 # softmax, FlashAttention's forward pass and its backward pass, as `attnlib.flash` has them. **Time** about 75 minutes; the cells run in half a minute. {numref}`fig-flash-walk` is the algorithm in one image.
 # :::
 
 # %%
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -58,10 +60,10 @@ for seq, mib in naive.items():
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# More than three arrays of scores at once: products, scores and weights, before the first of them is let go. At 2048 tokens one of them is 32 times an input, and with twice the tokens it is four times as large. At 128 thousand tokens a single head's scores are 64 GiB.
+# Two arrays of 32 MiB, if you counted scores and weights; a bare softmax would hold those. This layer holds three at once, products, scaled scores and weights, and a mask. (The inputs are not counted.) With twice the tokens it is four times as much. At 131,072 tokens a single head's scores are 64 GiB.
 # :::
 #
-# PyTorch's fused attention gives the same numbers. What does it hold?
+# PyTorch's fused attention, one call for the whole of it, gives the same result up to rounding. What does it hold?
 
 # %%
 fused = peak(F.scaled_dot_product_attention, 2048)
@@ -69,13 +71,13 @@ print(f"2048 tokens, fused: {fused:.1f} MiB")
 assert fused < naive[2048] / 20
 
 # %% [markdown]
-# About the result, and no more. So it can be done, and the rest of the chapter is how.
+# The result is 1 MiB; the rest is working space, and nothing of the size of the scores. So it can be done, and the rest of the chapter is how.
 #
 # ## One key at a time
 #
 # Take one query of the real head: *it*, in *the animal didn't cross the street because it was too tired*, with 15 keys to go through. Its scores come one after the other. What must you remember of the ones that are gone?
 #
-# With a fixed number subtracted from all scores it would be a sum of powers and a sum of powers times values: two running sums. The trouble is the number: it should be the largest score, and that may still come. But a power that was taken
+# With a fixed number $c$ subtracted from all scores the result is $\sum_j e^{s_j - c} v_j \,/\, \sum_j e^{s_j - c}$: two running sums. The trouble is $c$: it should be the largest score, and that may still come. But a power that was taken
 # too large can be shrunk afterwards, $e^{s - m_{\text{old}}} \cdot e^{m_{\text{old}} - m_{\text{new}}} = e^{s - m_{\text{new}}}$, and the same factor does for the whole sum.
 
 # %%
@@ -89,7 +91,7 @@ def online_softmax_update(row_max, row_sum, out, scores, v):
     return new_max, row_sum, out
 
 # %% [markdown]
-# This is the {term}`online softmax` {cite}`milakov2018`, with values; it is `attnlib.reference.online_softmax_update`. Feed it one key at a time and look at its three running quantities.
+# This is the {term}`online softmax` {cite}`milakov2018`, with values; it is `attnlib.reference.online_softmax_update`. Feed it one key at a time and look at the first two of its three running quantities.
 
 # %%
 head = real_head("pronoun")
@@ -120,7 +122,7 @@ plots.running(scores[0], np.array(walk), head.tokens)
 plt.show()
 
 # %% [markdown]
-# How often does the staircase step? If the keys come in random order, the $j$-th is the largest so far with probability $1/j$: about $\ln n$ steps in a row of $n$. What do you expect for 4096 keys?
+# How often does the staircase step, its first stair included? If the keys come in random order, the $j$-th is the largest so far with probability $1/j$: about $\ln n$ steps in a row of $n$. What do you expect for 4096 keys?
 
 # %%
 rows = rng.normal(size=(500, 4096))
@@ -131,7 +133,7 @@ assert abs(steps - harmonic) < 0.5  # standard error 0.12 over 500 rows
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Nine. Most updates of the maximum change nothing, and some GPU kernels skip the rescaling where it would do little. A kernel that does *not* rescale would be wrong nine times per row at most, and that makes the next mistake hard to see.
+# Nine, the first key included. Most updates of the maximum change nothing, and some GPU kernels skip the rescaling where it would do little. So a kernel that does *not* rescale goes wrong at about eight keys of 4096, and at fewer blocks. That makes the next mistake hard to see.
 # :::
 #
 # ## The mistake that tests let through
@@ -152,18 +154,18 @@ def in_blocks(update, scores, v, block):
     return state[2] / state[1][:, None]
 
 # %% [markdown]
-# It is right where the first block holds the largest score of the row. With blocks of 128 and 128 + 16 keys, say, a test compares one query. How often does the broken code pass?
+# It is right where the first block holds the largest score of the row. Let a test compare one query, 144 keys and blocks of 128, so that the second block is short. How often does the broken code pass?
 
 # %%
 trials = [(rng.normal(size=(1, 144)), rng.normal(size=(144, 8))) for _ in range(1000)]
 passed = np.mean([np.allclose(in_blocks(forgets_to_rescale, s, v, 128), in_blocks(online_softmax_update, s, v, 128))
                   for s, v in trials])
-print(f"predicted {128 / 144:.3f}, measured {passed:.3f}")
+print(f"it passes {passed:.3f} of the tests")
 assert abs(passed - 128 / 144) < 0.04  # four standard deviations of a share over 1000 trials
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Eight times in nine: whenever the maximum falls into the first block. So a test of tiled attention needs scores that *rise* along the row, as well as lengths that no block divides. (With many queries chance helps: all of them must have their maximum in the first block.) The last exercise of
+# Eight times in nine, $128/144$: whenever the maximum falls into the first block. So a test of tiled attention needs scores that *rise* along the row, as well as lengths that no block divides. (With many queries chance helps: all of them must have their maximum in the first block.) The last exercise of
 # [chapter 21](21_triton.ipynb) hides this bug in a kernel.
 # :::
 
@@ -179,7 +181,7 @@ assert off > 0.1
 # One key at a time would be slow: no matrix product is left. Take a *tile*, a block of queries against a block of keys. Its scores are one matrix product, the update of the result another, and between the two stand a few passes over an
 # array that is small enough for fast memory: a core's cache here, the shared memory and registers of a GPU in the next chapters. That is FlashAttention {cite}`dao2022`; computing attention in parts that need little memory is older {cite}`rabe2021`.
 #
-# The library's tile works in place, on torch tensors, and in powers of two: $e^s = 2^{s \log_2 e}$, and the factor $\log_2 e$ goes into the product, where it is free. So does the scale.
+# The library's tile works in place, on torch tensors, and in powers of two, because that is the power a GPU has an instruction for: $e^s = 2^{s \log_2 e}$, and the factor $\log_2 e$ goes into the product, where it is free. So does the scale. (`torch.addmm(C, A, B, beta=β, alpha=α)` is $\beta C + \alpha AB$, here written into an array that is there already. A name that ends in `_` works in place: `powers` is `scores`, overwritten. `out` is a view of the whole result.)
 
 # %%
 LOG2E = np.log2(np.e)
@@ -197,7 +199,7 @@ def forward_tile(q, k, v, out, row_max, row_sum, scores, seen=None):
     row_max.copy_(new_max)
 
 # %% [markdown]
-# It is `attnlib.flash`'s own. Around it, two loops: over blocks of queries, and for each of them over all keys. `out` is divided at the end, and beside it one number is kept for each query, the {term}`log-sum-exp` $L_i = m_i + \log \ell_i$.
+# It is `attnlib.flash`'s own. Around it, two loops: over blocks of queries, and for each of them over all keys. `out` is divided at the end, and beside it one number is kept for each query, the {term}`log-sum-exp` $L_i = m_i + \log \ell_i$ of its maximum $m_i$ and its sum $\ell_i$ (`row_max`, `row_sum`). Inside the tiles it is in base 2 like everything else, $L_i \log_2 e$, hence the name `lse2`; `flash_attention` hands out $L_i$ itself.
 
 # %%
 def flash_forward(q, k, v, tile_q=128, tile_k=256):
@@ -215,7 +217,7 @@ def flash_forward(q, k, v, tile_q=128, tile_k=256):
     return out, lse2
 
 # %% [markdown]
-# The maximum starts at the lowest finite number and not at $-\infty$, so that a row that sees nothing never computes $\infty - \infty$.
+# The maximum starts at the lowest finite number and not at $-\infty$, so that a row that sees nothing never computes $\infty - \infty$. (No mask is passed here. The library passes `seen`, and divides by 1 where a sum is 0: such a row is zeros.)
 #
 # Is it exact? Ordinary attention in float32 has rounding errors of its own. Take float64 for the truth and measure both.
 
@@ -224,13 +226,13 @@ q, k, v = (draw(1000, 64) for _ in range(3))
 truth = layers.attention(q.double(), k.double(), v.double())[0]
 errors = {"tiles": flash_forward(q, k, v)[0], "ordinary": layers.attention(q, k, v)[0]}
 errors = {name: (out.double() - truth).abs().max().item() for name, out in errors.items()}
-print(f"the tiles err at most twice as much as ordinary attention: {errors['tiles'] < 2 * errors['ordinary']}")
+print(f"the tiles err at most twice as much as ordinary attention: {errors['tiles'] < 2 * errors['ordinary']}")  # twice is for luck
 assert errors["tiles"] < 2 * errors["ordinary"] < 1e-5
 
 # %% [markdown]
 # The same function, with rounding of the same size: no approximation anywhere. (It is not the same to the last *bit*, because sums are taken in another order; two fused kernels differ from each other in the same way.)
 #
-# Now watch the walk. Six queries and ten keys of the head, in tiles of 3 by 4, causal as in a decoder. In which order are the tiles visited, and which are not needed?
+# Now watch the walk. Six queries and ten keys of the head, in tiles of 3 by 4, causal as in a decoder; the blocks of keys are taken from right to left. Which tiles are not needed? And in which of them will the running maximum rise?
 
 # %%
 small = attention_scores(queries[4:10], keys[:10])
@@ -238,7 +240,7 @@ seen = masks.to_array(masks.causal, 6, 10)
 pictures = []
 for rows in (slice(0, 3), slice(3, 6)):
     state = np.full(3, -np.inf), np.zeros(3), np.zeros((3, values.shape[1]))
-    for columns in (slice(0, 4), slice(4, 8), slice(8, 10)):
+    for columns in (slice(8, 10), slice(4, 8), slice(0, 4)):
         if seen[rows, columns].any():
             tile = np.where(seen[rows, columns], small[rows, columns], -np.inf)
             state = online_softmax_update(*state, tile, values[columns])
@@ -251,12 +253,12 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Row by row of tiles, from left to right. The last tile of the first three queries lies wholly in the future and is skipped; tiles on the diagonal are computed and masked. For long texts this saves half of the work, and any other {term}`mask` saves what it leaves of the tiles ([chapter 15](15_sparse.ipynb)).
+# The last tile of the first three queries lies wholly in the future and is skipped; tiles on the diagonal are computed and masked. Any order of tiles gives the same end. In this one [CLS], the largest score of all six rows, comes last: every maximum rises at the last tile of its row, and every sum that stood there shrinks. From left to right no maximum would ever rise, and the broken update from above would draw the same picture. For long texts this saves half of the work, and any other {term}`mask` saves what it leaves of the tiles ([chapter 15](15_sparse.ipynb)).
 # :::
 #
 # ## What it costs
 #
-# `attnlib.flash.flash_attention` is these loops for all heads, with tiles of 256 queries and 1024 keys. First the memory: what do you expect for 1024, 2048 and 4096 tokens, where ordinary attention took the squares above?
+# `attnlib.flash.flash_attention` is these loops for all heads, with tiles of 512 queries and at most 1024 keys; with a causal mask a tile ends at the last key that its queries see. First the memory: what do you expect for 1024, 2048 and 4096 tokens, where ordinary attention took the squares above?
 
 # %%
 tiled = {seq: peak(flash_attention, seq) for seq in naive}
@@ -271,7 +273,7 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The result itself (two heads, 64 wide: 1 MiB for 2048 tokens), and one tile of 1 MiB, whatever the length.
+# The result itself (two heads, 64 wide: 1 MiB for 2048 tokens), and one tile of 2 MiB, whatever the length.
 # :::
 #
 # And the FLOPs?
@@ -280,22 +282,43 @@ plt.show()
 q, k, v = (draw(1, 2, 2048, 64) for _ in range(3))
 counted = {"all scores": measure.flops(lambda: layers.attention(q, k, v)), "tiles": measure.flops(lambda: flash_attention(q, k, v)),
            "causal tiles": measure.flops(lambda: flash_attention(q, k, v, causal=True))}
-print({name: f"{flops / 1e9:.2f} GFLOP" for name, flops in counted.items()})
+for name, flops in counted.items():
+    print(f"{name:13} {flops / 1e9:.2f} GFLOP")
 assert counted["tiles"] == counted["all scores"] == costs.attention_flops(2, 2048, 2048, 64)
 
 # %% [markdown]
-# Not one less. **FlashAttention is not linear attention**: its time still grows with the square. It saves memory, and *traffic*: the scores never travel to slow memory and back. On a GPU, whose arithmetic is far faster than its memory, that is worth more than any FLOP ([chapter 19](19_memory_hierarchy.ipynb) counts it). On
-# a CPU the same holds to a smaller degree. Here is the time, in turns with ordinary attention and with PyTorch's fused kernel, which is this algorithm in C++:
+# Not one less of the products, which is what we count; the rescaling adds a little. (Causal: four blocks of 512 queries meet 1, 2, 3 and 4 times 512 keys, 10 parts of 16.) **FlashAttention is not linear attention**: its time still grows with the square. It saves memory, and *traffic*: the scores never travel to slow memory and back. On a GPU, whose arithmetic is far faster than its memory, that is worth more than any FLOP ([chapter 19](19_memory_hierarchy.ipynb) counts it). On
+# a CPU it holds as well. Here is the time, in turns with ordinary attention and with PyTorch's fused kernel, which is this algorithm in C++:
 
 # %% tags=["nbval-ignore-output"]
 calls = {"all scores": lambda: layers.attention(q, k, v), "tiles": lambda: flash_attention(q, k, v),
          "fused": lambda: F.scaled_dot_product_attention(q, k, v)}
 shares = measure.ratios(measure.cpu_times(calls, repeats=9), to="fused")
-print({name: f"{share.median:.2f} times the fused kernel's time" for name, share in shares.items()})
+for name, share in shares.items():
+    print(f"{name:11} {share.median:.2f} times the fused kernel's time")
 assert shares["tiles"].median < shares["all scores"].median
 
 # %% [markdown]
-# A dozen lines of Python come close to the kernel, because nearly all of the time is spent in the two products.
+# A dozen lines of Python come close to the kernel. All three compute the same two products; what ordinary attention adds is passes over arrays of 32 MiB, far more than a core's own cache holds.
+#
+# So much for your machine. With eight heads of 64 and on ours, by `make bench PART=flash`; each number is `attnlib.flash` over PyTorch's kernel, with the quartiles of the rounds:
+
+# %%
+with open("data/bench-flash.json") as file:
+    record = json.load(file)
+print(record["device"], record["command"], record["date"], sep="\n")
+over = {(way, pairs, seq): rows[0]["over SDPA"] for run in record["runs"] for way in ("forward", "forward and backward")
+        for pairs in ("all pairs", "causal") for seq in (1024, 4096, 8192) for rows in [run["tables"][f"{way}, {pairs}, N = {seq}"]]}
+for (way, pairs, seq), (median, low, high) in over.items():
+    print(f"{way:20} {pairs:9} {seq:5} tokens: {median:.2f} ({low:.2f} to {high:.2f})")
+
+# %%
+for row in record["runs"][-1]["tables"]["peak memory beyond the inputs, N = 8192"]:
+    print(f"{row['what']:31} {row['attnlib.flash MiB']:5.1f} MiB; PyTorch {row['SDPA MiB']:5.1f} MiB")
+assert max(over[way, "all pairs", seq][0] for way in ("forward", "forward and backward") for seq in (4096, 8192)) < 1.4
+
+# %% [markdown]
+# Causal and short it is furthest behind: a tile on the diagonal is computed whole, and half of it is thrown away.
 #
 # ### What size should a tile be?
 #
@@ -308,8 +331,8 @@ for tile_q in (1, 16, 128, 1024):
 print(f"scores written and read, twice: {4 * seq * seq / 1e6:8.0f} million")
 
 # %% [markdown]
-# With one query at a time the tiles would read more than the scores they avoid: two vectors of 64 for each pair. With 128 queries it is a quarter of those. In general the traffic is $n^2 d / b$ for blocks of $b$ queries; as $b$ rows of width $d$ must fit into a fast memory of $M$ numbers, $b \approx M/d$ and the traffic is
-# $\Theta(n^2 d^2 / M)$, which no exact algorithm beats for all sizes of $M$ {cite}`dao2022`.
+# With one query at a time the tiles would read more than the scores they avoid: two vectors of 64 for each pair. With 128 queries it is a quarter of those. In general it is $2 n^2 d / b$ for blocks of $b$ queries, however the keys are cut. As $b$ rows of width $d$ must fit into a fast memory of $M$ numbers, $b \approx M/d$ and the traffic is
+# $\Theta(n^2 d^2 / M)$, which no exact algorithm beats for all sizes of $M$ {cite}`dao2022`. For $d = 64$ and $M = 50{,}000$, $d^2/M$ is a twelfth.
 #
 # ## Backwards, without the weights
 #
@@ -328,7 +351,7 @@ assert (again - weights).abs().max() < 1e-14  # both are the quotient of a power
 print("the weights are back, from one number for each row")
 
 # %% [markdown]
-# Softmax's gradient needs one more number for each row: $\partial S_{ij} = A_{ij} (\partial A_{ij} - \delta_i)$ with $\delta_i = \sum_j A_{ij}\, \partial A_{ij}$, a sum over *all* keys. Does that need a pass of its own over all tiles? With $\partial A = \partial O\, V^\top$,
+# Write $\partial X$ for the gradient of the loss with respect to $X$; $S$ are the scaled scores, $A$ the weights, $O$ the result. Softmax's gradient needs one more number for each row: $\partial S_{ij} = A_{ij} (\partial A_{ij} - \delta_i)$ with $\delta_i = \sum_j A_{ij}\, \partial A_{ij}$, a sum over *all* keys. Does that need a pass of its own over all tiles? With $\partial A = \partial O\, V^\top$,
 #
 # $$\delta_i = \sum_j A_{ij}\, (\partial O_i \cdot V_j) = \partial O_i \cdot \sum_j A_{ij} V_j = \partial O_i \cdot O_i .$$
 
@@ -410,20 +433,26 @@ for seq in (1024, 2048):
 # %% [markdown]
 # ### A second mistake
 #
-# It is tempting to take the log-sum-exp of the tile at hand instead of the row's. Everything runs, and the rows of each tile even sum to 1. What goes wrong?
+# It is tempting to keep the log-sum-exp of one tile, here of the first 128 keys, instead of the row's. Everything runs, and in that tile the weights of a row even sum to 1. What goes wrong?
 
 # %%
 wrong_lse = torch.logsumexp(q @ k[:128].T / 16**0.5, -1, keepdim=True) * LOG2E
 d_q = flash_backward(q, k, v, out, wrong_lse, d_out)[0]
-print(f"d_q is off by {(d_q - expected[0]).abs().max() / expected[0].abs().max():.1f} of its largest entry")
+print(f"d_q is off by {(d_q - expected[0]).abs().max() / expected[0].abs().max():.1f} times its largest entry")
+like = F.cosine_similarity(d_q, expected[0], dim=-1).min()
+print(f"cosine between each row of d_q and what it should be: at least {like:.3f}")
 assert (d_q - expected[0]).abs().max() > 0.5 * expected[0].abs().max()
 
 # %% [markdown]
-# The weights of a tile are shares of the *row*; they sum to 1 over all tiles together. With the log-sum-exp of the first 128 keys each comes out too large by the same factor.
+# The weights of a tile are shares of the *row*; they sum to 1 over all tiles together. With the log-sum-exp of the first 128 keys each comes out too large, and within a row by the same factor: d_q points the right way and is too long. A loss that falls all the same would hide it.
 #
 # ## Parts that are computed apart
 #
-# The pair (result, log-sum-exp) is all that the rest of the row needs to know. So parts of a row can be computed anywhere, in any order, and merged: chapter 15 merged a window with global tokens by `merge_partial`. Cut the keys into four parts, and merge them in two orders.
+# The pair (result, log-sum-exp) is all that the rest of the row needs to know. So parts of a row can be computed anywhere, in any order, and merged: chapter 15 merged a window with global tokens by `merge_partial`,
+#
+# $$O = \frac{e^{L_1} O_1 + e^{L_2} O_2}{e^{L_1} + e^{L_2}}, \qquad L = \log(e^{L_1} + e^{L_2}),$$
+#
+# with the larger $L$ subtracted first. It is the online update once more, with a part in place of a key. Cut the keys into four parts, and merge them in two orders.
 
 # %%
 q, k, v = (draw(1, 1, 200, 16, dtype=torch.float64) for _ in range(3))
@@ -453,7 +482,7 @@ print("four parts, in either order: attention over all keys")
 # | FlashAttention has linear cost | linear *memory*; the FLOPs are the same forward, a sixth more with the backward pass | counted |
 # | the backward pass needs the weights | it needs one number for each row | `lse`, and $\delta_i = \partial O_i \cdot O_i$ |
 # | it is faster because it computes less | it moves less: $\Theta(n^2 d^2/M)$ numbers instead of $n^2$ | reads of keys and values |
-# | random tests find a missing rescale | eight times in nine they may not | the broken update |
+# | random tests find a missing rescale | one query and a short last block: they miss it eight times in nine; scores that rise find it | the broken update |
 #
 # **In practice.** `F.scaled_dot_product_attention` runs this algorithm wherever it can: on CPUs, and on GPUs through FlashAttention-2 {cite}`dao2023` or cuDNN. FlashAttention-2 moved the division to the end, as here, and gave each block of queries a worker of its own; FlashAttention-3 overlaps the products with the
 # softmax of another tile on Hopper GPUs {cite}`shah2024`.
@@ -563,7 +592,7 @@ require(tile_gradients)
 # %% [markdown] tags=["ex:explore_tiles", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: the best tile
 # :label: ex-explore-tiles
-# Time `flash_forward` for one head of 4096 tokens with tiles of 32 to 2048 queries and keys (`measure.cpu_times` takes them in turns). Where is it fastest, how large is that tile in bytes, and how large are the caches of your processor? Predict, then try, what float64 does to the best size.
+# Time `flash_forward` for one head of 4096 tokens with tiles of 32 to 2048 queries and keys (`measure.cpu_times` takes them in turns). Where is it fastest, how large is that tile in bytes, and how large are the caches of your processor (`lscpu` lists them on Linux, `sysctl -a | grep cache` on a Mac)? Predict, then try, what float64 does to the best size.
 # ```
 
 # %% [markdown]

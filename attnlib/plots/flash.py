@@ -56,7 +56,7 @@ def walk(scores: np.ndarray, seen: np.ndarray, pictures: list[tuple[slice, slice
     Figure
     """
     columns = 2
-    figure, axes = new_figure(1.4 * -(-len(pictures) // columns), columns, -(-len(pictures) // columns))
+    figure, axes = new_figure(1.75 * -(-len(pictures) // columns), columns, -(-len(pictures) // columns))
     gone = np.zeros(scores.shape, bool)
     limit = np.abs(scores[seen]).max()
     for number, at in enumerate(axes.flat):
@@ -67,16 +67,20 @@ def walk(scores: np.ndarray, seen: np.ndarray, pictures: list[tuple[slice, slice
         now = np.zeros_like(gone)
         now[rows, keys] = True
         shown = np.where(seen & now, scores, np.nan)
+        for row, key in np.argwhere(now & ~seen):            # computed, and thrown away
+            at.plot(key, row, "x", color=GREY, markersize=4)
         at.imshow(np.where(gone & seen, 0.0, np.nan), cmap="Greys", vmin=-1, vmax=4, aspect="equal")
         at.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="equal")
         at.add_patch(Rectangle((-0.5, -0.5), scores.shape[1], scores.shape[0], fill=False, edgecolor=GREY, linewidth=0.8))
         at.add_patch(Rectangle((keys.start - 0.5, rows.start - 0.5), keys.stop - keys.start, rows.stop - rows.start,
                                fill=False, edgecolor=ORANGE, linewidth=2))
         for i, (largest, total) in enumerate(zip(row_max, row_sum, strict=True)):
-            at.text(scores.shape[1] - 0.2, rows.start + i, f"m {largest:.2f}  ℓ {total:.2f}", va="center", fontsize=9)
+            at.text(scores.shape[1] - 0.2, rows.start + i, f"m {largest:.2f}  ℓ {total:.2f}", va="center", fontsize=10)
         at.set_xlim(-0.6, scores.shape[1] + 6.5)
         at.set_title(f"tile {number + 1}")
         gone |= now
+    for at in axes.flat[len(pictures):]:
+        at.text(0, 0.5, "red: score above 0\nblue: below 0\n×: masked\ngrey: forgotten\nm, ℓ: maximum, sum", va="center", fontsize=10, transform=at.transAxes)
     return figure
 
 
