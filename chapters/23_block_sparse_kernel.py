@@ -551,7 +551,7 @@ for batch in (1, 4, 16):
     print(f"batch {batch:2}: {programs:3} programs; {splits:2} parts each give {programs * splits}")
 
 # %% [markdown]
-# Eight: the other 124 look on. So cut the keys into parts, give each part a program, and merge; this is *flash-decoding* {cite}`dao2023decoding`. Each part leaves its result and its {term}`log-sum-exp`, and chapter 15 showed what to do with them, two at a time. Here as many as there are:
+# Eight: the other 124 look on. So cut the keys into parts, give each part a program, and merge; this is *flash-decoding* {cite}`dao2023b`. Each part leaves its result and its {term}`log-sum-exp`, and chapter 15 showed what to do with them, two at a time. Here as many as there are:
 
 # %%
 @triton.jit
