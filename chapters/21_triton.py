@@ -50,7 +50,7 @@ def draw(*shape, dtype=torch.float32):
     return torch.randn(shape, generator=generator).to(dtype)
 
 # %% [markdown]
-# Triton {cite}`tillet2019` is a language inside Python: functions under `@triton.jit` look like array code, and are compiled for the GPU. With the interpreter on, NumPy runs them instead. (On a machine with a GPU, leave out the line about the environment and make tensors with `device="cuda"`; the kernels are the same.) The scores are the real ones of chapter 4: 15 tokens, the head that looks for the noun of *it*.
+# Triton {cite}`tillet2019`, a C-like language at first, is one inside Python today: functions under `@triton.jit` look like array code, and are compiled for the GPU. With the interpreter on, NumPy runs them instead. (On a machine with a GPU, leave out the line about the environment and make tensors with `device="cuda"`; the kernels are the same.) The scores are the real ones of chapter 4: 15 tokens, the head that looks for the noun of *it*.
 
 # %%
 head = real_head("pronoun")
@@ -74,7 +74,7 @@ def shares_kernel(x_ptr, out_ptr, n_cols, BLOCK: tl.constexpr):
     tl.store(out_ptr + row * n_cols + columns, shares, mask=inside)
 
 # %% [markdown]
-# Every line is about a **block**, here of `BLOCK` numbers, and a block is always a power of two long: known to the compiler (`tl.constexpr`), which deals its numbers out to threads. A tensor arrives as a **pointer**, the place of its first number; `x_ptr + row * n_cols + columns` is a block of 16 places.
+# Every line but the first is about a **block**, here of `BLOCK` numbers, and a block is always a power of two long: known to the compiler (`tl.constexpr`), which deals its numbers out to threads. A tensor arrives as a **pointer**, the place of its first number; `x_ptr + row * n_cols + columns` is a block of 16 places.
 # A row has 15 numbers, so the **mask** says which of the places are ours; what is not loaded counts as `other`.
 #
 # `shares_kernel[(15,)]` launches 15 **programs**, which differ in nothing but `tl.program_id(0)`.
@@ -118,7 +118,7 @@ assert wrong.all() and out_memory[15 * 15] != 7
 # run in any order, and who wins is chance. The last program has written into memory that belongs to somebody else.
 # :::
 #
-# No error was raised. Nor would there be on a GPU, as a rule: out-of-bounds reads that land in memory of the same process go unnoticed. A test that uses only widths of 16, 32 and 64 would have passed. This is why the tests of this book's kernels use 37, 53 and 97.
+# No error was raised. Nor would there be on a GPU, as a rule: accesses out of bounds that land in memory of the same process go unnoticed (NVIDIA's `compute-sanitizer` looks for them; PyTorch's caching allocator hides many from it). A test that uses only widths of 16, 32 and 64 would have passed. This is why the tests of this book's kernels use 37, 53 and 97.
 #
 # ## Your turn: softmax
 #
@@ -265,9 +265,9 @@ def attend_tile(q, k, v, out, row_max, row_sum, seen, scale, MASKED: tl.constexp
     return out, new_max, row_sum
 
 # %% [markdown]
-# It is `attnlib.kernels.forward.attend_tile`. `MASKED` is known when the kernel is compiled, so the `if` costs nothing: Triton makes code for one branch. The powers are rounded to the format of the values before the second product, because the matrix units multiply 16-bit numbers and *add* in float32.
+# It is `attnlib.kernels.forward.attend_tile`. `MASKED` is known when the kernel is compiled, so the `if` costs nothing: Triton makes code for one branch. The powers are rounded to the format of the values before the second product, because a matrix unit wants both of its inputs in the same format; it *adds* in float32.
 #
-# `input_precision` matters for float32 alone: without it a GPU rounds the inputs of the product to TF32, which has 10 bits after the leading one instead of 23. The interpreter does not. What passes here would fail there.
+# `input_precision` matters for float32 alone: without it NVIDIA's GPUs from 8.0 on round the inputs of the product to TF32, which has 10 bits after the leading one instead of 23. The interpreter does not. What passes here would fail there.
 #
 # ## Who does what?
 #
@@ -306,7 +306,7 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# It matters while there are few programs for each unit, that is, for long sequences and small batches. Begun first, the long ones leave the short ones to fill the gaps. The kernel's `LAST_FIRST` is this.
+# It matters while there are few programs for each unit, that is, for long sequences and small batches. Begun first, the long ones leave the short ones to fill the gaps. The kernel's `LAST_FIRST` is this; schedulers call it *longest processing time first*.
 # :::
 #
 # The walk itself: which keys does a tile of queries need, and where must it look at single pairs?
@@ -397,7 +397,7 @@ def forward_kernel(
         seen = seen_in_tile(first_q, first, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, seen, scale, True, PRECISION)
 
-    divisor = tl.maximum(row_sum, 1)                         # the sum is at least 1, unless a query sees no key
+    divisor = tl.maximum(row_sum, 1)                         # the sum is at least 1, unless a query sees no key, and but for a rounding
     out_head = head_start(out, batch, head, out_strides)
     store_tile(out_head, acc / divisor[:, None], first_q, seq_q, out_strides, BLOCK_Q, DIM_V, BLOCK_V)
     rows = first_q + tl.arange(0, BLOCK_Q)
@@ -405,7 +405,7 @@ def forward_kernel(
     tl.store(lse2 + (batch * heads + head).to(tl.int64) * seq_q + rows, row_lse2, mask=rows < seq_q)
 
 # %% [markdown]
-# This is `attnlib.kernels.forward.forward_kernel`, all of it. Between its first load and its last store nothing leaves the chip: scores, powers, maximum, sum and the unfinished result live in registers. The {term}`log-sum-exp` goes out with the result, to the base 2, for the backward pass of the next chapter.
+# This is `attnlib.kernels.forward.forward_kernel`, all of it. Between its first load and its last store nothing is meant to leave the chip: scores, powers, maximum, sum and the unfinished result live in registers, as long as there are enough. The {term}`log-sum-exp` goes out with the result, to the base 2, for the backward pass of the next chapter.
 #
 # Launching is bookkeeping: allocate the results, pass the strides, one program for each tile of queries.
 
@@ -425,11 +425,12 @@ def launch(q, k, v, causal=False, block_q=16, block_k=16):
 
 # %%
 def errors(q, k, v, causal, **tile):
-    truth = flash_attention(q.double(), k.double(), v.double(), causal)
     group = q.shape[1] // k.shape[1]
     seen = torch.from_numpy(masks.to_array(masks.causal, q.shape[2], k.shape[2])) if causal else None
     keys, values = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    theirs = torch.nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    truth = sdpa(q.double(), keys.double(), values.double(), attn_mask=seen)
+    theirs = sdpa(q, keys, values, attn_mask=seen)
     return [(each.double() - truth).abs().max().item() for each in (launch(q, k, v, causal, **tile)[0], theirs)]
 
 # %%
@@ -477,15 +478,17 @@ print(f"results, in the median: {(careless / right).median():.2f} of what they s
 #
 # ## What does the interpreter not see?
 #
-# It executes the arithmetic, program after program. So it proves formulas, indices and masks, for the shapes you try. It does not prove that the kernel
+# It executes the arithmetic, program after program. So it tests formulas, indices and masks, for the shapes you try. It does not show that the kernel
 #
-# * compiles (a GPU wants powers of two, and products at least 16 deep),
+# * compiles (a GPU's products are at least 16 deep; the interpreter multiplies any),
 # * fits: a program has at most 255 registers per thread, and tens to hundreds of KiB of shared memory,
 # * uses the matrix units, and loads ahead while it computes,
+# * rounds alike: a fused multiply-add rounds once, NumPy twice,
+# * does not depend on the order of its programs: here one ends before the next begins, so that two that write to the same place never race,
 # * reads only what belongs to it: here a read beyond the end of a tensor returns something or other,
 # * is right in bfloat16, which the interpreter of this version stores as integers (`attnlib` refuses it there).
 #
-# All but the last two the compiler can tell, and it runs anywhere.
+# The first four can be read in what the compiler makes, and it runs anywhere; the last three need a GPU, or care.
 #
 # ## What does it become?
 #
@@ -497,19 +500,47 @@ report = kernels.compile_report(forward_kernel, (9, 0), **compile_arguments(forw
 print(report)
 
 # %% [markdown]
-# A **warp** is 32 threads that run in step; a program of eight warps has 256. A **register** is a number of 32 bits that a thread holds; a multiprocessor has 65,536 of them, divided among the threads that live on it. HGMMA is the instruction of this chip's matrix units. **Stages** say how many tiles of keys are on their way at once: they wait in shared memory.
+# A **warp** is 32 threads that are given their instructions together; a program of eight warps has 256. A **register** is a number of 32 bits that a thread holds; a multiprocessor has 65,536 of them, divided among the threads that live on it. HGMMA is the instruction of this chip's matrix units. **Stages** say for how many tiles of keys, and of values, shared memory has room: one is worked on while the others are on their way.
 #
 # Between the source and the machine lie five texts. The product of queries and keys, in each of them:
 
 # %%
-marks = {"ttir": "tt.dot ", "ttgir": "warp_group_dot ", "llir": "wgmma", "ptx": "wgmma.mma_async", "sass": "HGMMA"}
+marks = {"ttir": "tt.dot ", "ttgir": "warp_group_dot ", "llir": "wgmma.mma_async", "ptx": "wgmma.mma_async", "sass": "HGMMA"}
 for stage, mark in marks.items():
     lines = report.text[stage].splitlines()
     line = next(each for each in lines if mark in each).strip()
     print(f"{stage:5} {len(lines):5} lines   {line[line.index(mark):][:72]}")
 
 # %% [markdown]
-# *ttir* is Triton's own language: your program, tile by tile. In *ttgir* tiles have layouts, that is, threads know which numbers are theirs, and loads have become asynchronous. *llir* is LLVM's language, for one thread; *ptx* is NVIDIA's assembly for any of its chips, and *sass* is what this one executes.
+# *ttir* is Triton's own language: your program, tile by tile. In *ttgir* tiles have layouts, that is, threads know which numbers are theirs, and loads have become asynchronous. *llir* is LLVM's language, for one thread; *ptx* is NVIDIA's assembly, as a rule for this chip and later ones (`wgmma` is an exception, for 9.0 alone), and *sass* is what the chip executes.
+#
+# ### One rounding or two?
+#
+# Is "one instruction for each score" true? A tile of 128 by 64 among 256 threads is 32 scores to a thread, and the text has two loops: 64 multiply-adds and 64 powers, and little beside them.
+
+# %%
+counts = {name: report.text["sass"].count(f" {name} ") for name in ("FFMA", "MUFU.EX2")}
+print(counts, "for", 2 * 128 * 64 // 256, "scores")
+assert all(64 <= count < 80 for count in counts.values())
+
+# %% [markdown]
+# It is, and it has a price. `new_max` was rounded when it was multiplied; `scores * scale` inside the multiply-add is not. What is the power of the largest score, $2^{s c - m}$ with $m = s c$ rounded? For scores near 10,000, with the multiply-add played in float64, where the product of two float32 numbers is exact:
+
+# %%
+scale = np.float32(math.log2(math.e) / 8)                     # dim_head 64
+top = np.linspace(70_000, 90_000, 1000, dtype=np.float32)     # products of a query and a key
+twice = np.exp2(top * scale - top * scale)                    # the interpreter: both terms rounded alike
+once = np.exp2((top.astype(np.float64) * scale - top * scale).astype(np.float32))
+print(f"rounded twice: {twice.min():.4f} to {twice.max():.4f}, once: {once.min():.4f} to {once.max():.4f}")
+assert (twice == 1).all() and once.min() < 0.9998
+
+# %% [markdown]
+# So the largest power is 1 in the interpreter and almost 1 on a GPU, and `divisor`, the larger of a row's sum and 1, is not always the sum: a query that sees one key, with such a score, would get 0.9997 of its value there, and every test above has passed. (For scores of ordinary size the difference is in float32's last digits, and our
+# softmax is free of it: there the maximum is subtracted from the very number it was taken from.) The remedy is in one constant. Which one?
+#
+# :::{dropdown} Our answer
+# `tl.maximum(row_sum, 1e-30)`: anything that is above 0 and below every sum that has a key in it. It costs no instruction, since a query that sees no key still gets 0 divided by something.
+# :::
 #
 # ### Predict the registers
 #
@@ -531,10 +562,11 @@ found = kernels.compile_reports(requests)
 
 # %%
 for (bq, bk, warps, dim), each in zip(candidates, found, strict=True):
-    print(f"{bq:3} x {bk:3}, {warps} warps, dim {dim:3}: {each.registers} registers, {each.spill_stores:4} B spilled, {each.shared // 1024:3} KiB shared,"
+    least = (bq * dim + bq * bk * 3 // 2) // (32 * warps)
+    print(f"{bq:3} x {bk:3}, {warps} warps, dim {dim:3}: sum {least:3}, {each.registers} registers, {each.spill_stores:4} B spilled, {each.shared // 1024:3} KiB shared,"
           f" {each.programs_per_multiprocessor} at once")
 
-# %% mystnb={"image": {"alt": "Bars of registers per thread for seven tiles. Small tiles and those with eight warps stay below 255 and fit; a tile of 128 by 128 with four warps is at 255 and spills, and with heads 128 wide it spills far more."}, "figure": {"caption": "Registers per thread. What does not fit is spilled: written to memory and read again, in the innermost loop.", "name": "fig-triton-registers"}}
+# %% mystnb={"image": {"alt": "Bars of registers per thread for seven tiles. Small tiles and those with eight warps stay below 255 and fit; a tile of 128 by 128 with four warps is at 255 and spills, and with heads 128 wide it spills far more."}, "figure": {"caption": "Registers per thread. What does not fit is spilled: written to memory and read again.", "name": "fig-triton-registers"}}
 labels = [f"{bq} x {bk}, {warps} warps, dim {dim}" for bq, bk, warps, dim in candidates]
 plots.registers(labels, [each.registers for each in found], [each.spill_stores for each in found])
 plt.show()
@@ -544,29 +576,34 @@ by_tile = dict(zip(candidates, found, strict=True))
 assert all(each.matrix_instructions for each in found)
 assert by_tile[128, 128, 4, 64].spill_stores and by_tile[128, 128, 4, 128].spill_stores > by_tile[128, 128, 4, 64].spill_stores
 assert not by_tile[128, 128, 8, 64].spill_stores and not by_tile[128, 128, 8, 128].spill_stores
+assert by_tile[128, 64, 4, 128].spill_stores  # although its sum is 224
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Four warps spill at 128 by 128: numbers without a register go to *local memory*, which is ordinary, slow memory with another name (behind caches, with luck). Eight warps have twice the registers and halve the need of each thread. 64 keys halve the scores. A head 128 wide doubles the result. The kernel's author chooses between a large tile, which
+# Four warps spill at 128 by 128: numbers without a register go to *local memory*, which is ordinary, slow memory with another name (behind the caches, while there is room in them). Eight warps have twice the registers and halve the need of each thread. 64 keys halve the scores. A head 128 wide doubles the result, and spills at 64 keys already, although its sum is 224: where nothing spills, the compiler takes 40 to 100 registers more than
+# the sum, for addresses, maxima, and what the next step waits for. The sum tells what cannot fit; only the compiler tells what does. The kernel's author chooses between a large tile, which
 # reads keys and values less often, and several small programs at once, which hide each other's waiting; *programs at once* is the last column.
 # :::
 #
 # ### Another chip, other formats
 #
-# The same tile for an A100 (8.0), in float32, and without the promise that pointers are multiples of 16 bytes. Which of the three still uses matrix units? Which still loads ahead, with keys and values waiting in shared memory?
+# The same tile for an A100 (8.0), in float32, in float32 rounded to TF32, and without the promise that `q`, `k` and `v` begin at multiples of 16 bytes. Which of the four still use matrix units? Which still loads ahead, with keys and values waiting in shared memory?
 
 # %%
 same = compile_arguments(forward_kernel, Tile(64, 64, 8, 3), "bf16", 64)
 single = compile_arguments(forward_kernel, Tile(64, 64, 8, 3), "fp32", 64)
+rounded = {**single, "constexprs": {**single["constexprs"], "PRECISION": "tf32"}}
+unaligned = {**same, "attrs": {at: each for at, each in same["attrs"].items() if at not in ((0,), (1,), (2,))}}
 variants = {
     "9.0, bf16": dict(capability=(9, 0), **same), "8.0, bf16": dict(capability=(8, 0), **same),
-    "9.0, fp32": dict(capability=(9, 0), **single), "9.0, bf16, unaligned": dict(capability=(9, 0), **{**same, "attrs": {}})}
+    "9.0, fp32": dict(capability=(9, 0), **single), "9.0, fp32 as tf32": dict(capability=(9, 0), **rounded),
+    "9.0, bf16, unaligned": dict(capability=(9, 0), **unaligned)}
 for name, each in zip(variants, kernels.compile_reports([dict(kernel=forward_kernel, **each) for each in variants.values()]), strict=True):
-    print(f"{name:20} {each.matrix_instructions or 'no matrix units'}, {each.shared // 1024} KiB shared, {each.text['ptx'].count('cp.async')} cp.async")
+    print(f"{name:20} {each.matrix_instructions or 'no matrix units'}, {each.shared // 1024} KiB shared, {each.text['ptx'].count('cp.async')} cp.async, {each.spill_stores} B spilled")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The A100 has matrix units of an older kind (HMMA). Exact float32 has none: its products run on the ordinary units, and `PRECISION="tf32"` would buy speed with digits. Without aligned pointers the loads are no longer copied ahead in the background (`cp.async` is that instruction): everything is right, the matrix units are used, and the kernel waits for memory. PyTorch's
+# The A100 has matrix units of an older kind (HMMA). Exact float32 has none: its products run on the ordinary units, and at this tile it spills (the shipped one is 32 by 32); TF32 has its matrix units back, and 13 bits less. Without aligned pointers the loads are no longer copied ahead in the background (`cp.async` is that instruction): everything is right, the matrix units are used, and the kernel waits for memory. PyTorch's
 # allocator aligns its tensors; a slice such as `x[..., 1:]` is not aligned.
 # :::
 #
@@ -605,12 +642,12 @@ except TypeError as error:
 # | masks on loads *and* stores: without them nothing fails, and everything is wrong | {numref}`fig-triton-memory`, sevens |
 # | zeros pad sums, $-\infty$ pads softmax | maxima; eleven keys that are not there |
 # | no masks in the middle, masks on the edge, nothing beyond | {numref}`fig-triton-tiles` |
-# | the interpreter proves arithmetic; the compiler tells registers, spills, matrix units | {numref}`fig-triton-registers` |
-# | registers: numbers of the tile, divided by threads, at most 255 | 128 by 128 with four and eight warps |
+# | the interpreter tests the arithmetic, except for its roundings; the compiler tells registers, spills, matrix units | {numref}`fig-triton-registers` |
+# | registers: more than the numbers of the tile divided by threads, at most 255 | 128 by 128 with four and eight warps |
 #
-# **In practice.** Triton's own tutorial has a kernel of this family; PyTorch's flex_attention generates one for a mask you write {cite}`dong2024`. FlashAttention-3 divides its warps into those that load and those that compute {cite}`shah2024`, which needs more of the machine than Triton's blocks show.
+# **In practice.** Triton's own tutorial has a kernel of this family; PyTorch's flex_attention generates one for a mask you write {cite}`dong2024`. FlashAttention-3 divides its warps into those that load and those that compute {cite}`shah2024`, which Triton's blocks do not show. (Triton can be asked to divide the warps itself, by `tl.range(..., warp_specialize=True)`: in this version for Blackwell alone, and for simple loops.)
 #
-# **Shortcut taken here.** Loads go through pointers; the newer chips also have a unit that fetches whole tiles by a descriptor, which saves registers. The kernel leaves it out to stay readable on both classes of GPU.
+# **Shortcut taken here.** Loads go through pointers; chips from 9.0 on also have a unit that fetches whole tiles by a descriptor (TMA), which spares threads the addresses. The kernel leaves it out to stay readable on both classes of GPU.
 
 # %% [markdown]
 # ## Exercises

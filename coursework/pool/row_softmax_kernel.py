@@ -117,6 +117,7 @@ def cases(rng):
     large[0, :n_cols] += 10_000
     large[1, :n_cols] -= 10_000
     large[2, 1:4] = -np.inf
+    large[3, [0, n_cols - 1]] = -1_000                       # neither end of a row says anything about its maximum
     yield case("large scores, and some of -inf", large, n_cols, 21, 16, dims=named(19, 21, 16))
 
 
@@ -133,6 +134,14 @@ def padded_with_zeros(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.co
 def no_maximum(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.constexpr):
     row, columns = tl.program_id(0), tl.arange(0, BLOCK)
     powers = tl.exp(tl.load(x_ptr + row * x_stride + columns, mask=columns < n_cols, other=-float("inf")))
+    tl.store(out_ptr + row * out_stride + columns, powers / tl.sum(powers, axis=0), mask=columns < n_cols)
+
+
+@wrong("You subtract the first score of a row, which need not be near its largest one: e^1,000 overflows. Which score makes every power at most 1?")
+def minus_the_first(x_ptr, out_ptr, x_stride, out_stride, n_cols, BLOCK: tl.constexpr):
+    row, columns = tl.program_id(0), tl.arange(0, BLOCK)
+    scores = tl.load(x_ptr + row * x_stride + columns, mask=columns < n_cols, other=-float("inf"))
+    powers = tl.exp(scores - tl.load(x_ptr + row * x_stride))
     tl.store(out_ptr + row * out_stride + columns, powers / tl.sum(powers, axis=0), mask=columns < n_cols)
 
 
