@@ -397,7 +397,7 @@ def forward_kernel(
         seen = seen_in_tile(first_q, first, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, seen, scale, True, PRECISION)
 
-    divisor = tl.maximum(row_sum, 1)                         # the sum is at least 1, unless a query sees no key, and but for a rounding
+    divisor = tl.maximum(row_sum, 1e-30)                     # where a query sees a key the sum is about 1 or more; where not, it is 0
     out_head = head_start(out, batch, head, out_strides)
     store_tile(out_head, acc / divisor[:, None], first_q, seq_q, out_strides, BLOCK_Q, DIM_V, BLOCK_V)
     rows = first_q + tl.arange(0, BLOCK_Q)
@@ -535,11 +535,10 @@ print(f"rounded twice: {twice.min():.4f} to {twice.max():.4f}, once: {once.min()
 assert (twice == 1).all() and once.min() < 0.9998
 
 # %% [markdown]
-# So the largest power is 1 in the interpreter and almost 1 on a GPU, and `divisor`, the larger of a row's sum and 1, is not always the sum: a query that sees one key, with such a score, would get 0.9997 of its value there, and every test above has passed. (For scores of ordinary size the difference is in float32's last digits, and our
-# softmax is free of it: there the maximum is subtracted from the very number it was taken from.) The remedy is in one constant. Which one?
+# So the largest power is 1 in the interpreter and almost 1 on a GPU. Now look at `divisor`. A row that sees a key has a power of 1 in its sum, so that `tl.maximum(row_sum, 1)` would look as good, and every test on this page would pass. What would it do to a query that sees one key, with such a score?
 #
 # :::{dropdown} Our answer
-# `tl.maximum(row_sum, 1e-30)`: anything that is above 0 and below every sum that has a key in it. It costs no instruction, since a query that sees no key still gets 0 divided by something.
+# On a GPU, and there alone, it would get 0.9997 of its value: its sum is 0.9997, and is not what it is divided by. Anything does that lies above 0 and below every sum with a key in it, such as 1e-30. (For scores of ordinary size the difference is in float32's last digits; and our softmax is free of it, because there the maximum is subtracted from the very number it was taken from.)
 # :::
 #
 # ### Predict the registers

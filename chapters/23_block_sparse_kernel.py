@@ -262,7 +262,7 @@ def blocks_forward_kernel(q, k, v, out, lse2, first, partial, blocks, pattern, o
         seen = seen_in_pattern(bits, tl.load(pattern + step // PER_BLOCK), first_q % BLOCK, within, BLOCK, BLOCK_Q, BLOCK_K)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, seen, scale, True, PRECISION)
 
-    divisor = tl.maximum(row_sum, 1)
+    divisor = tl.maximum(row_sum, 1e-30)
     out_head = head_start(out, batch, head, out_strides)
     store_tile(out_head, acc / divisor[:, None], first_q, seq_q, out_strides, BLOCK_Q, DIM_V, BLOCK_V)
     at = first_q + tl.arange(0, BLOCK_Q)

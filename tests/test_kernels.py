@@ -78,7 +78,7 @@ PLANTS = [  # what is changed in which file, and the case that must notice
     ("forward", "seen = keys < seq_k", "seen = keys < seq_k + 16", 1),       # what lies behind the last key takes part
     ("forward", "return whole // BLOCK_K * BLOCK_K, stop", "return tl.cdiv(whole, BLOCK_K) * BLOCK_K, stop", 2),
     ("forward", "head_start(k, batch, head // group, k_strides)", "head_start(k, batch, head % (heads // group), k_strides)", 3),
-    ("forward", "tl.maximum(row_sum, 1)", "row_sum", 5),     # 0 / 0 for a query that sees no key
+    ("forward", "tl.maximum(row_sum, 1e-30)", "row_sum", 5),     # 0 / 0 for a query that sees no key
     ("backward", " - tl.load(d_lse + at, mask=rows < seq_q, other=0.0)", "", 1),
     ("backward", "d_scores = weights * (d_weights - row_delta[None, :])", "d_scores = weights * d_weights", 1),
     ("backward", "d_scores = weights * (d_weights - row_delta[:, None])", "d_scores = weights * d_weights", 1),
@@ -99,6 +99,14 @@ def test_a_planted_mistake_is_noticed(file, right, wrong, case, tmp_path, monkey
         monkeypatch.setitem(_launch.KERNELS, name, getattr(planted, f"{name}_kernel", kernel))
     with pytest.raises(AssertionError, match=r"error|not finite|-inf"), np.errstate(all="ignore"):
         check(CASES[case], torch.float32, (16, 16))
+
+
+def test_one_key_with_a_large_score_keeps_its_value():
+    """On a GPU its power is not 1: the product is not rounded before the maximum is subtracted. Its quotient by itself is."""
+    q, v = torch.full((1, 1, 40, 64), 50.0, device=DEVICE), torch.full((1, 1, 1, 64), 3.0, device=DEVICE)
+    k = torch.linspace(20, 30, 40, device=DEVICE)[:, None, None, None] * torch.ones_like(v)          # scores of 8,000 to 12,000
+    out = kernels.attention(q.expand(40, -1, -1, -1), k, v.expand(40, -1, -1, -1), backend="triton")
+    torch.testing.assert_close(out, torch.full_like(out, 3.0), rtol=1e-6, atol=0)                    # a product and a quotient
 
 
 def layouts():

@@ -44,7 +44,7 @@ def split_kernel(
         seen = first + tl.arange(0, BLOCK_K)[None, :] <= last[:, None]
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, seen, scale, True, PRECISION)
 
-    divisor = tl.maximum(row_sum, 1)
+    divisor = tl.maximum(row_sum, 1e-30)
     at = (item.to(tl.int64) * tl.num_programs(1) + split) * rows + own       # (item, split, row)
     columns = tl.arange(0, BLOCK_V)[None, :]
     tl.store(part_out + at[:, None] * BLOCK_V + columns, acc / divisor[:, None], mask=(own < rows)[:, None])

@@ -112,7 +112,7 @@ def forward_kernel(
         seen = seen_in_tile(first_q, first, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, seen, scale, True, PRECISION)
 
-    divisor = tl.maximum(row_sum, 1)                         # the sum is at least 1, unless a query sees no key
+    divisor = tl.maximum(row_sum, 1e-30)                     # where a query sees a key the sum is about 1 or more; where not, it is 0
     out_head = head_start(out, batch, head, out_strides)
     store_tile(out_head, acc / divisor[:, None], first_q, seq_q, out_strides, BLOCK_Q, DIM_V, BLOCK_V)
     rows = first_q + tl.arange(0, BLOCK_Q)
