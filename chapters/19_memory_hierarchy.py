@@ -151,11 +151,11 @@ assert peak / bandwidth < points["product of 1024"][0]  # the large product stan
 #
 # ## A machine that computes faster than it reads
 #
-# Published figures of three GPUs, for dense products in bfloat16, and for their main memory {cite}`nvidia2020,nvidia2022`:
+# Published figures of three GPUs, for dense products in bfloat16, and for their main memory {cite}`nvidia2020,nvidia2022,nvidia2024`:
 
 # %%
 GPUS = {  # FLOP/s, bytes/s
-    "A100 80 GB": (312e12, 2.04e12),
+    "A100 SXM": (312e12, 2.04e12),                           # the one with 80 GB
     "H100 SXM": (989e12, 3.35e12),
     "H200": (989e12, 4.8e12),
 }
@@ -224,14 +224,14 @@ assert both["steps"] > 1.2 * both["fused"]
 
 # %%
 LEVELS = {  # MB on the whole chip
-    "registers": 132 * 256 / 1024,                           # 132 multiprocessors of 256 KiB
-    "shared memory and L1": 132 * 256 / 1024,
+    "registers": 132 * 256 * 1024 / 1e6,                     # 132 multiprocessors of 256 KiB
+    "shared memory and L1": 132 * 256 * 1024 / 1e6,
     "L2 cache": 50,
     "main memory": 80_000,
 }
 print({name: f"{size:,.0f} MB" for name, size in LEVELS.items()})
 
-# %% mystnb={"image": {"alt": "Four squares whose areas are the sizes of the memories of an H100: main memory is a large square, and the other three are specks beside it."}, "figure": {"caption": "The memories of an H100 to scale. The scores of one head at 16,384 tokens, in bfloat16, are drawn beside them.", "name": "fig-hierarchy"}}
+# %% mystnb={"image": {"alt": "Squares whose areas are the sizes of the memories of an H100 and of one head's scores: main memory is a large square, the scores a small one, and registers, shared memory and L2 cache are specks beside them."}, "figure": {"caption": "The memories of an H100 to scale. The scores of one head at 16,384 tokens, in bfloat16, are drawn beside them.", "name": "fig-hierarchy"}}
 plots.hierarchy({**LEVELS, "scores, 16k tokens": 2 * 16384**2 / 1e6})
 plt.show()
 
@@ -280,10 +280,12 @@ exponentials = 3.9e12
 for width in (32, 64, 128, 256):
     products, powers = 1e12 * 4 * width / flops, 1e12 / exponentials
     print(f"heads of {width:3}: products {products:.2f} ps a pair, exponential {powers:.2f} ps")
+print(f"a weight computed again, heads of 64: {again + powers:.2f} ps, read back: {back:.2f} ps")
+assert again + powers < back / 2
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# About 64. Softmax, the step without a single product, takes as much time as both products together at that width, and half as much at 128. So the fastest kernels compute the exponentials of one tile *while* the matrix units multiply another {cite}`shah2024`.
+# About 64. Softmax, the step without a single product, takes as much time as both products together at that width, and half as much at 128. (A weight that is computed again needs its exponential too: it is still three times cheaper than reading it back.) So the fastest kernels compute the exponentials of one tile *while* the matrix units multiply another {cite}`shah2024`.
 # :::
 #
 # ### A roof that was not the roof
@@ -311,7 +313,7 @@ for kv_heads in (32, 8, 1):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# One FLOP per byte if every head has its own keys: two for each number of the cache, which is two bytes. Three hundred times below the ridge. Sharing keys between heads ([chapter 6](06_multi_head.ipynb)) raises it in proportion, and a smaller cache is the only thing that makes decoding faster; fusing has nothing left to fuse.
+# One FLOP per byte if every head has its own keys: two for each number of the cache, which is two bytes. Three hundred times below the ridge. Sharing keys between heads ([chapter 6](06_multi_head.ipynb)) raises it in proportion, and so do several queries at once, where a model may guess ahead and check: what is read serves them all. Else a smaller cache is what makes decoding faster; fusing has nothing left to fuse.
 # :::
 #
 # ## What to remember

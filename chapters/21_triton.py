@@ -538,7 +538,7 @@ assert (twice == 1).all() and once.min() < 0.9998
 # So the largest power is 1 in the interpreter and almost 1 on a GPU. Now look at `divisor`. A row that sees a key has a power of 1 in its sum, so that `tl.maximum(row_sum, 1)` would look as good, and every test on this page would pass. What would it do to a query that sees one key, with such a score?
 #
 # :::{dropdown} Our answer
-# On a GPU, and there alone, it would get 0.9997 of its value: its sum is 0.9997, and is not what it is divided by. Anything does that lies above 0 and below every sum with a key in it, such as 1e-30. (For scores of ordinary size the difference is in float32's last digits; and our softmax is free of it, because there the maximum is subtracted from the very number it was taken from.)
+# On a GPU, and there alone, it would get 0.9997 of its value: its sum is 0.9997, and is not what it is divided by. Anything does that lies above 0 and far below the sum of a row with a key in it, such as 1e-30. (For scores of ordinary size the difference is in float32's last digits; and our softmax is free of it, because there the maximum is subtracted from the very number it was taken from.)
 # :::
 #
 # ### Predict the registers

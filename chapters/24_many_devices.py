@@ -354,7 +354,7 @@ plots.traffic(counts, table)
 plt.show()
 
 # %% [markdown]
-# Round the ring each device sends $(R - 1)/R$ of all keys and values: more devices do not make it less. All-to-all sends its own $n/R$ tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them). The two can be combined, all-to-all within a machine and a ring between machines. And bytes are not time: the ring's messages can hide behind computation.
+# Round the ring each device sends $(R - 1)/R$ of all keys and values: more devices do not make it less. All-to-all sends its own $n/R$ tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them). The two can be combined, all-to-all within a machine and a ring between machines {cite}`fang2024`. And where few new tokens meet a long cache that lies spread over the devices, the *queries* go round, which are fewer {cite}`yang2024c`. And bytes are not time: the ring's messages can hide behind computation.
 #
 # ## When does the ring cost nothing?
 #

@@ -177,6 +177,7 @@ def test_programs_per_multiprocessor():
     assert report(168, 0, 4).programs_per_multiprocessor == 3          # registers: 65536 / (128 · 168) = 3.05
     assert report(32, 100_000, 4).programs_per_multiprocessor == 2     # shared: 228 KiB / (100,000 + 1024 B) = 2.3
     assert report(32, 0, 4, (12, 0)).programs_per_multiprocessor == 12
+    assert report(16, 0, 1).programs_per_multiprocessor == 32          # 64 warps would fit, 32 programs may
 
 
 @pytest.mark.parametrize(("change", "error", "says"), [

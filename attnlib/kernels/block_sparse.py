@@ -43,6 +43,7 @@ def block_sparse_attention(
     -----
     Keys and values that no query may see are replaced by zeros: NaN or infinity there reaches neither a result nor a
     gradient. Those that some query may see reach the queries of the same tile. Gradients of gradients are refused.
+    With the same tiles the same bits; on a GPU the tiles are chosen by timing, anew in each process.
     """
     where = "block_sparse_attention"
     if not _by_triton(where, "q", q, backend):

@@ -33,7 +33,7 @@ def decode_attention(
         Keys of each sequence; what lies behind is filling and not read. Default: seq_k. At most seq_k, not checked
         on a GPU, which would have to wait for it.
     splits : int, optional
-        Parts that the keys are cut into; by default so many that every multiprocessor has work.
+        Parts that the keys are cut into; by default about two programs for each multiprocessor.
     backend : {None, "triton", "torch"}
         As for `attention`.
 

@@ -66,7 +66,7 @@ class BlockIndex(NamedTuple):
 
 
 def block_index(block_map: BlockMap) -> BlockIndex:
-    """The lists that the kernels walk (the form of flex_attention's block mask, arXiv 2412.05496, Section 3.2, with bits for the mask).
+    """The lists that the kernels walk (whole and partial blocks apart, as in flex_attention, arXiv 2412.05496; here as compressed rows, with bits for the mask).
 
     Parameters
     ----------

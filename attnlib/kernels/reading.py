@@ -19,8 +19,10 @@ from typing import Any
 
 __all__ = ["CompileReport", "compile_report", "compile_reports"]
 
-# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": warps, and KiB of shared memory, of a multiprocessor
-LIMITS = {(8, 0): (64, 164), (8, 6): (48, 100), (8, 7): (48, 164), (8, 9): (48, 100), (9, 0): (64, 228), (10, 0): (64, 228), (12, 0): (48, 100)}
+# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": warps, programs (there: blocks), and KiB of shared
+# memory, of a multiprocessor
+LIMITS = {(8, 0): (64, 32, 164), (8, 6): (48, 16, 100), (8, 7): (48, 16, 164), (8, 9): (48, 24, 100), (9, 0): (64, 32, 228),
+          (10, 0): (64, 32, 228), (12, 0): (48, 24, 100)}
 REGISTERS = 65536  # of 32 bits, of a multiprocessor, the same for all of these
 MATRIX = re.compile(r"^(HGMMA|QGMMA|IGMMA|BGMMA|HMMA|IMMA|DMMA|QMMA|UTC\w*MMA)\b")
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
@@ -66,7 +68,7 @@ class CompileReport:
 
     @property
     def programs_per_multiprocessor(self) -> int:
-        """How many programs fit into one multiprocessor at once, by registers, shared memory and warps.
+        """How many programs fit into one multiprocessor at once, by registers, shared memory, warps, and their own number.
 
         Returns
         -------
@@ -74,9 +76,9 @@ class CompileReport:
             0 if not even one fits. Registers are handed out 8 at a time for each thread, and each program takes 1 KiB of shared
             memory beyond its own, from compute capability 8.0 on.
         """
-        warps, kib = LIMITS[self.capability]
+        warps, programs, kib = LIMITS[self.capability]
         by_registers = REGISTERS // (self.warps * 32 * -(-self.registers // 8) * 8)
-        return min(by_registers, warps // self.warps, kib * 1024 // (self.shared + 1024))
+        return min(programs, by_registers, warps // self.warps, kib * 1024 // (self.shared + 1024))
 
     def __str__(self) -> str:
         """A few lines that name the numbers."""
@@ -110,7 +112,7 @@ def compile_report(
         Values of the arguments of type ``"constexpr"``, by name (or by position, a tuple for a place inside a tuple).
     attrs : dict, optional
         As Triton takes them, position -> attributes. Default: every pointer is a multiple of 16 bytes, which PyTorch's are
-        and without which Triton loads nothing ahead.
+        (a slice may not be) and without which Triton loads nothing ahead.
     num_warps, num_stages : int
         As at a launch.
 

@@ -79,8 +79,9 @@ def block_sizes(sizes: list[int], computed: dict[str, list[float]], intensity: l
         top.plot(sizes, curve, label=label)
     top.set_yscale("log", base=2)
     top.set_ylabel("pairs computed\nper pair allowed")
-    top.set_ylim(0.9, 40)                                     # room for the names
-    top.yaxis.set_major_formatter(ScalarFormatter())
+    top.set_ylim(0.9, 30)                                     # room for the names
+    top.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    top.yaxis.set_minor_formatter(NullFormatter())
     top.axhline(1, color=GREY, linestyle="--", lw=1)
     top.legend(ncols=2, loc="upper left")
     bottom.set_xscale("log", base=2)

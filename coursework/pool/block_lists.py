@@ -10,7 +10,8 @@ POINTS, EDGE_POINTS = 4, 1
 RETURNS = ("first", "partial", "blocks")
 PROMPT = r"""
 `kinds` is a map of blocks, (blocks_q, blocks_k) ints: 0 for a block that is left out, 1 for a partial one, 2 for one that is allowed whole.
-Write `block_lists(kinds)`, which returns three arrays of ints. `blocks` holds the numbers of the blocks of keys, row after row; in each row
+Write `block_lists(kinds)`, which returns three arrays of ints, `first`, `partial` and
+`blocks`, in this order. `blocks` holds the numbers of the blocks of keys, row after row; in each row
 the whole ones come first, then the partial ones, both in ascending order. `first`, with blocks_q + 1 entries, says where the list of each
 row begins in `blocks`, and last where the last list ends. `partial`, with blocks_q entries, says where the partial blocks of each row begin:
 where its list ends, if it has none. Rows may be empty, and so may the map.

@@ -66,7 +66,7 @@ def keys(batch, kv_heads, seq_k, block_k, processors):
     return block_k * tiles_per_part(batch, kv_heads, seq_k, block_k, processors)
 
 
-@wrong("You round the number of parts down. A last part with fewer tiles is a program, too.")
+@wrong("Larger parts may do. For each size of part count its parts rounded up: a last part with fewer tiles is a program, too.")
 def last_part_forgotten(batch, kv_heads, seq_k, block_k, processors):
     return _search(batch, kv_heads, -(-seq_k // block_k), processors, lambda b, h, tiles, part: b * h * (tiles // part))
 

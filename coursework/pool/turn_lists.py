@@ -115,7 +115,7 @@ def unsorted(first, blocks, columns):
 def a_column(case, got, want):
     if not np.array_equal(got[0], want[0]):
         at = int(np.flatnonzero(np.asarray(got[0]) != want[0])[0])
-        return f"first[{at}] should be {want[0][at]}: so many entries have a column below {at}. Yours is {got[0][at]}."
+        return f"`first[{at}]` should be {want[0][at]}: so many entries have a column below {at}. Yours is {got[0][at]}."
     at = int(np.flatnonzero(np.asarray(got[1]) != want[1])[0])
     column = int(np.searchsorted(want[0], at, side="right")) - 1
     mine, right = (np.asarray(each[want[0][column]:want[0][column + 1]]).tolist() for each in (got[1], want[1]))
