@@ -96,10 +96,11 @@ PLANTS = [  # what is changed in attnlib/kernels/blocks.py, and the case that mu
     ("range(begin * PER_BLOCK, middle * PER_BLOCK)", "range((begin + 1) * PER_BLOCK, middle * PER_BLOCK)", 0),   # a block is left out
     ("range(middle * PER_BLOCK, end * PER_BLOCK)", "range(middle * PER_BLOCK, (end - 1) * PER_BLOCK)", 1),
     ("row_sum, seen, scale, True", "row_sum, seen, scale, False", 1),    # the bits are not heeded
-    ("(columns % 8).to(tl.uint8)", "(7 - columns % 8).to(tl.uint8)", 1),  # read from the other end
-    ("rows * width + columns // 8", "rows * width", 2),                  # only the first byte of each row
-    ("first_q % BLOCK + tl.arange", "tl.arange", 2),                     # the second tile of a block reads the bits of the first
-    ("first_k % BLOCK + tl.arange", "tl.arange", 2),
+    ("[:, :, None] >> tl.arange(0, 8)", "[:, :, None] >> (7 - tl.arange(0, 8))", 1),   # read from the other end
+    ("rows * (BLOCK // 8) + columns", "rows * (BLOCK // 8) + 0 * columns", 2),         # only the first byte of each row
+    ("first_q % BLOCK, within", "0, within", 2),                         # the second tile of a block reads the bits of the first
+    ("within, first_k % BLOCK", "within, 0", 2),
+    ("BLOCK_Q, BLOCK_K).T", "BLOCK_Q, BLOCK_K)", 2),                     # queries taken for keys
     ("sequence * rows + row, row", "row, row", 7),                       # every sequence walks the first one's lists
     ("sequence = batch // map_of", "sequence = batch * 0", 7),
     ("range(group * steps)", "range(steps)", 1),                         # the first head of each group only

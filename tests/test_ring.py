@@ -357,9 +357,9 @@ if WHAT == "hang":
     with pytest.raises(RuntimeError, match="ArithmeticError: a mistake"):
         ring.torchrun(program.replace("WHAT", "'fail'"), 2)
     start = time.monotonic()
-    with pytest.raises(RuntimeError, match="2 processes were not done after 6 seconds"):
-        ring.torchrun(program.replace("WHAT", "'hang'").replace("PLACE", repr(str(tmp_path / "pid"))), 2, seconds=6)
-    assert time.monotonic() - start < 30
+    with pytest.raises(RuntimeError, match="2 processes were not done after 15 seconds"):
+        ring.torchrun(program.replace("WHAT", "'hang'").replace("PLACE", repr(str(tmp_path / "pid"))), 2, seconds=15)
+    assert time.monotonic() - start < 60
     with pytest.raises(ProcessLookupError):                  # and leaves nobody behind
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -81,11 +81,11 @@ def block_index(block_map: BlockMap) -> BlockIndex:
     kinds = block_map.kinds.copy()
     if block_map.seq_k % block_map.block_size:               # whole as far as it goes: bits keep out what lies behind the last key
         kinds[..., -1] = np.minimum(kinds[..., -1], 1)
-    pattern, bits = patterns(block_map, kinds)
-    return BlockIndex(walk(kinds, pattern), walk(kinds.swapaxes(1, 2), pattern.swapaxes(1, 2)), torch.from_numpy(bits))
+    pattern, bits = _patterns(block_map, kinds)
+    return BlockIndex(_walk(kinds, pattern), _walk(kinds.swapaxes(1, 2), pattern.swapaxes(1, 2)), torch.from_numpy(bits))
 
 
-def walk(kinds, pattern):
+def _walk(kinds, pattern):
     """The `Walk` over `kinds` (sequences, rows, columns), 0 for what is left out, 1 partial, 2 whole; `pattern` alike."""
     rows = kinds.reshape(kinds.shape[0] * kinds.shape[1], kinds.shape[2])
     row, column = np.nonzero(rows)
@@ -100,12 +100,12 @@ def walk(kinds, pattern):
     return Walk(*(torch.from_numpy(x.astype(np.int32)) for x in (first, partial, column, whose, order.reshape(-1))))
 
 
-def patterns(block_map, kinds):
+def _patterns(block_map, kinds):
     """(which pattern each block has, the bits of each pattern); `kinds` says which blocks are partial."""
     size, known = block_map.block_size, {}
     pattern = np.zeros(kinds.shape, np.int32)
     for sequence, block_q, block_k in np.argwhere(kinds == 1):
-        seen = seen_in_block(block_map, sequence, block_q, block_k)
+        seen = _seen_in_block(block_map, sequence, block_q, block_k)
         padded = np.zeros((size, size), bool)
         padded[:seen.shape[0], :seen.shape[1]] = seen
         found = np.packbits(padded, axis=1, bitorder="little").tobytes()
@@ -114,7 +114,7 @@ def patterns(block_map, kinds):
     return pattern, bits.reshape(max(1, len(known)), size, -1).copy()
 
 
-def seen_in_block(block_map, sequence, block_q, block_k):
+def _seen_in_block(block_map, sequence, block_q, block_k):
     """Which pairs of a block there are, and may meet: bool (queries, keys), without what lies behind the ends."""
     row, kinds, size = block_map.rows[sequence][block_q], block_map.kinds[sequence, block_q], block_map.block_size
     keys = min(size, block_map.seq_k - block_k * size)
