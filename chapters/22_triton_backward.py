@@ -63,7 +63,7 @@ def draw(*shape, dtype=torch.float32):
 # %% [markdown]
 # ## What must be known?
 #
-# Chapter 5's gradients, for one head. $A$ are the weights, $O = AV$ the result, $dO$ the gradient that arrives:
+# Chapter 5's gradients, for one head. $S = QK^\top/\sqrt d$ are the scores, $A$ the weights, $O = AV$ the result, $dX$ (chapter 20's $\partial X$) the gradient of the loss with respect to $X$, $dO$ the one that arrives:
 #
 # $$dV = A^\top dO,\qquad dA = dO\,V^\top,\qquad dS_{ij} = A_{ij}\,\bigl(dA_{ij} - \delta_i\bigr),\qquad dQ = \frac{dS\,K}{\sqrt d},\qquad dK = \frac{dS^\top Q}{\sqrt d}$$
 #
@@ -106,7 +106,7 @@ print(f"weights {heads * seq * seq * 2 / 2**30:.0f} GiB, lse {heads * seq * 4 / 
 # %% [markdown]
 # ## The first kernel
 #
-# $\delta$, for a tile of queries. If the log-sum-exp is itself a result that somebody differentiates (for instance when partial results are merged), its gradient enters here. The derivative of $L_i$ by a score is that score's weight, so $dS$ gains $A_{ij}\, dL_i$: the same form as $-A_{ij}\,\delta_i$, with the other sign.
+# $\delta$, for a tile of queries. If the log-sum-exp is itself a result that somebody differentiates (for instance when partial results are merged), its gradient enters here. The derivative of $L_i$ by a score is that score's weight, so $dS$ gains $A_{ij}\, dL_i$: the same form as $-A_{ij}\,\delta_i$, with the other sign. The kernel stores $\delta_i - dL_i$ in place of $\delta_i$, and no other has to know.
 
 # %%
 @triton.jit
@@ -128,7 +128,8 @@ def delta_kernel(
 # %%
 some_out, some_d_out, some_d_lse = draw(2, 4, 37, 24), draw(2, 4, 37, 24), draw(2, 4, 37)
 delta = torch.full_like(some_d_lse, torch.nan)
-delta_kernel[(2 * 4 * 3,)](some_out, some_d_out, some_d_lse, delta, some_out.stride(), some_d_out.stride(), 4, 37, DIM_V=24, BLOCK_V=32, BLOCK_Q=16)
+delta_kernel[(2 * 4 * 3,)](  # 2 sequences, 4 heads, 3 tiles of 16 for 37 queries
+    some_out, some_d_out, some_d_lse, delta, some_out.stride(), some_d_out.stride(), 4, 37, DIM_V=24, BLOCK_V=32, BLOCK_Q=16)
 expected = (some_out * some_d_out).sum(-1) - some_d_lse
 assert torch.allclose(delta, expected, atol=1e-5)  # sums of 24 products near 1
 print(tuple(delta.shape), "as expected")
@@ -191,7 +192,7 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Many. Each is right to rounding, and none is *the* answer: with atomics a training run cannot be repeated to the bit, which makes bugs hard to find.
+# Two dozen, not a thousand: near their sum float32 has a number every 0.24 millionths, and almost every one of them in the range is met. Each is right to rounding, and none is *the* answer: with atomics a training run cannot be repeated to the bit, which makes bugs hard to find.
 # :::
 #
 # The other remedy costs arithmetic: **two kernels**, each with owners. One has programs that own keys and walk over queries; it makes $dK$ and $dV$. The other has programs that own queries and walk over keys; it makes $dQ$. Each must make the weights of its tiles again. This is what this book does. Triton's tutorial makes the same two walks, one after the other in a single kernel. FlashAttention-2 makes
@@ -220,12 +221,12 @@ def keys_tile(q, d_o, k, v, d_k, d_v, row_lse2, row_delta, seen, scale, MASKED: 
     return d_k, d_v
 
 # %% [markdown]
-# `attnlib.kernels.backward.keys_tile`: the five formulas, but for $dQ$. No maximum runs, nothing is rescaled; `row_lse2` is the log-sum-exp to the base 2, as the forward kernel left it. (In 16 bits the weights and `d_scores` are rounded to the inputs' format before their products; sums stay in float32.) And a query that sees nothing? Its $L$ is $-\infty$, so $2^{S - L}$ is infinite, and the mask puts zeros over all of it.
+# `attnlib.kernels.backward.keys_tile`: the five formulas, but for $dQ$, and for the $1/\sqrt d$ of $dK$, which is multiplied in once, at the end. No maximum runs, nothing is rescaled; `row_lse2` is the log-sum-exp to the base 2, as the forward kernel left it. (In 16 bits the weights and `d_scores` are rounded to the inputs' format before their products; sums stay in float32.) And a query that sees nothing? Its $L$ is $-\infty$, so $2^{S - L}$ is infinite, and the mask puts zeros over all of it.
 #
 # How does the walk treat edges? Beyond the last query `load_tile` gives zeros for $q$ and $dO$, and the two row numbers are zero too:
 
 # %%
-LOG2E = tl.constexpr(1.4426950408889634)
+LOG2E = tl.constexpr(1.4426950408889634)  # a number that kernels may read from outside; in Python LOG2E.value
 
 
 @triton.jit
@@ -234,7 +235,7 @@ def load_row_numbers(lse2, delta, first, seq_q, BLOCK_Q: tl.constexpr):
     return tl.load(lse2 + rows, mask=rows < seq_q, other=0.0), tl.load(delta + rows, mask=rows < seq_q, other=0.0)
 
 # %% [markdown]
-# (`attnlib.kernels.backward.load_row_numbers`.) Chapter 21 showed that zeros along the keys are *not* nothing. What does a query of zeros add to `d_k` and `d_v`? Follow it through `keys_tile` before you read on.
+# (`attnlib.kernels.backward.load_row_numbers`.) In chapter 21's forward pass a *key* of zeros took weight away. What does a *query* of zeros add to `d_k` and `d_v`? Follow it through `keys_tile` before you read on.
 #
 # :::{dropdown} Your prediction, then ours
 # Nothing. Its weights are $2^{0 - 0} = 1$, so they do not vanish; but they multiply $dO = 0$ in $dV$, and $dA - \delta = 0 - 0$ makes $dS$ zero. So the walk over queries needs no mask at its end. Keys beyond the last one are rows of the tile that are never stored: whatever stands there harms nobody, because here no sum runs over keys.
@@ -248,7 +249,7 @@ def dkdv_kernel(
     CAUSAL: tl.constexpr, DIM: tl.constexpr, DIM_V: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    batch, kv_head, first_k = whose_tile(kv_heads, seq_k, BLOCK_K, False)
+    batch, kv_head, first_k = whose_tile(kv_heads, seq_k, BLOCK_K, False)    # causal: the first keys have the longest walk, and come first as it is
     k_tile = load_tile(head_start(k, batch, kv_head, k_strides), first_k, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, False)
     v_tile = load_tile(head_start(v, batch, kv_head, v_strides), first_k, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, False)
 
@@ -259,7 +260,7 @@ def dkdv_kernel(
 
     acc_k = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     acc_v = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
-    for step in range(group * steps):                        # one query head after the other, of those that share these keys
+    for step in range(group * steps):                        # two loops in one: over the query heads that share these keys, and their tiles
         head, first = kv_head * group + step // steps, start + step % steps * BLOCK_Q
         q_tile = load_tile(head_start(q, batch, head, q_strides), first, seq_q, q_strides, BLOCK_Q, DIM, BLOCK_D, False)
         d_o_tile = load_tile(head_start(d_out, batch, head, d_out_strides), first, seq_q, d_out_strides, BLOCK_Q, DIM_V, BLOCK_V, False)
@@ -323,11 +324,21 @@ def dq_kernel(
     store_tile(d_q_head, acc * (scale / LOG2E), first_q, seq_q, d_q_strides, BLOCK_Q, DIM, BLOCK_D)
 
 # %% [markdown]
-# `attnlib.kernels.backward.queries_tile` and `attnlib.kernels.backward.dq_kernel`. Here sums do run over keys, and so the mask at their end is back.
+# `attnlib.kernels.backward.queries_tile` and `attnlib.kernels.backward.dq_kernel`. Here sums do run over keys, and the mask at their end is back. Why? Follow a key of zeros through `queries_tile`: its `d_scores` is not zero, but it multiplies $k = 0$. Take $\delta = 1$ and two queries, one with ordinary scores, one whose scores all lie far below zero:
+
+# %%
+far_below = torch.tensor([3.0, -150.0])                      # lse2 of the two
+weight = torch.exp2(0 - far_below)                           # of a key of zeros
+added = weight * (0 - 1.0) * 0.0                             # d_scores, times k
+print(f"weights {weight.tolist()}, added to d_q {added.tolist()}")
+assert added[0] == 0 and added[1].isnan()
+
+# %% [markdown]
+# Nothing is added, until the weight overflows: infinity times zero is not a number. For such rows the mask is kept.
 #
 # ## Into autograd
 #
-# PyTorch asks for two functions: one forward, which may save tensors, and one backward, which gets them back together with the gradients of the results. The launches, with small tiles so that our small sizes have several:
+# PyTorch asks for two functions: one forward, which may save tensors, and one backward, which gets them back together with the gradients of the results. The launches, with small tiles so that our small sizes have several. (`constants` says what is known when a kernel is compiled: DIM, DIM_V, the powers of two above them, and PRECISION.)
 
 # %%
 TILE = {"BLOCK_Q": 16, "BLOCK_K": 16}
@@ -381,7 +392,7 @@ class FlashByTriton(torch.autograd.Function):
 # %% [markdown]
 # A gradient that arrives may be a view: `lse.sum()` sends back one number that claims to be many, with strides of 0. `d_out` comes with its strides; `d_lse`, whose places `delta_kernel` counts by itself, is made contiguous. Without that the kernel reads memory that is not its own.
 #
-# `once_differentiable` says that the backward pass has none of its own: who asks for a second derivative gets an error and not a wrong number. Saved is what we counted: $q$, $k$, $v$, the result, one number for each row. (The number is `lse2` and not `lse`, since each rounding of an exponent is an error of the weight.)
+# `once_differentiable` says that the backward pass has none of its own: who asks for a second derivative gets an error and not a wrong number. Saved is what we counted: $q$, $k$, $v$, the result, one number for each row. (The number is `lse2` and not `lse`: to turn it back would round it once more, and a weight is 2 to its power.)
 #
 # The library's function is the same, with tiles chosen for the GPU; it is behind `attnlib.kernels.attention`.
 #
@@ -425,7 +436,7 @@ assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(sums_ours, sums_truth
 # And against the NumPy function of chapter 5, on the real head, where `attention_backward` writes the formulas out with all weights:
 
 # %%
-real = [torch.from_numpy(each).float()[None, None].requires_grad_() for each in (q, k, v)]
+real = [torch.from_numpy(each).float()[None, None].requires_grad_() for each in (q, k, v)]  # of the real head, from the first section
 out_real, _ = FlashByTriton.apply(*real, False)
 sent = rng.normal(size=(15, v.shape[1]))
 found = torch.autograd.grad(out_real, real, torch.from_numpy(sent).float()[None, None])
@@ -444,13 +455,13 @@ result, lse2 = run_forward(queries, keys, values, False)
 scale, group = about(queries, keys)
 
 
-def row_sums(delta):  # of d_scores, over the keys
+def looked_at(delta):
     powers = queries @ keys.repeat_interleave(group, 1).mT * scale
     d_weights = d_out @ values.repeat_interleave(group, 1).mT
     return (torch.exp2(powers - lse2[..., None]) * (d_weights - delta)).sum(-1)
 
 # %%
-right, wrong = row_sums((result * d_out).sum(-1, keepdim=True)), row_sums(0)
+right, wrong = looked_at((result * d_out).sum(-1, keepdim=True)), looked_at(0)
 print(f"sums of d_scores up to {right.abs().max():.3f}; delta forgotten, up to {wrong.abs().max():.3f}")
 assert right.abs().max() < 1e-4 < 1 < wrong.abs().max()
 
@@ -474,7 +485,7 @@ for name, count in products.items():
 # :::
 #
 # Is it not better to keep the weights? Chapter 19 compared, for one pair of a query and a key on an H100, one product with writing the weight and reading it back, and found computing nine times cheaper. It left out the exponential, which it met one section later: 3.9 · 10¹² a second {cite}`shah2024`, beside 989 TFLOP/s of dense bf16 and 3.35 TB/s
-# {cite}`nvidia2022`; all of them peaks, which no program reaches. Each walk makes one product and one exponential again, or reads one weight that was written once. Who wins?
+# {cite}`nvidia2022`; all of them peaks, which no program reaches. Each walk makes one product and one exponential again, or reads one weight that was written once. (The seventh product, $dA$ for the second time, is made by two walks in either case.) Who wins, in picoseconds for each pair?
 
 # %%
 compute, memory, powers = 989e12, 3.35e12, 3.9e12  # FLOP, bytes, exponentials per second
@@ -497,7 +508,7 @@ plt.show()
 #
 # ## What do they become?
 #
-# Which of the two kernels needs more registers? Count as in chapter 21: accumulators and, at times, two tiles of scores in float32 (`weights` and `d_weights`), divided by the threads.
+# Which of the two kernels needs more registers, in tiles of one size? Count as in chapter 21: accumulators and, at times, two tiles of scores in float32 (`weights` and `d_weights`), divided by the threads.
 
 # %%
 requests, names = [], []
@@ -524,7 +535,7 @@ assert all(each.spill_stores == 0 and each.matrix_instructions and each.register
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# In tiles of one size `dkdv_kernel`: it carries two accumulators, `d_k` and `d_v`, where `dq_kernel` and the forward kernel carry one. That is why it is shipped with smaller tiles, and why the table shows no clear winner: tiles were chosen to fill the 255. The count is a floor, not a forecast: addresses,
+# In tiles of one size `dkdv_kernel`: it carries two accumulators, `d_k` and `d_v`, where `dq_kernel` and the forward kernel carry one. On 9.0 it is therefore shipped with smaller tiles, on 8.0 with tiles of another shape; so the table shows no clear winner. The count is a floor, not a forecast: addresses,
 # row numbers and operands come on top, 60 registers and more. Now give both kernels one tile, 64 queries by 128 keys at a width of 128: 192 and 96 by the count.
 # :::
 
@@ -544,11 +555,11 @@ assert crowded_reports[0].spill_stores > 0 == crowded_reports[1].spill_stores
 
 # %%
 found = [re.findall(ATOMIC, each.text["ptx"]) for each in reports]
-print(f"{len(found)} compiled programs, atomic additions: {sum(map(len, found))}")
+print(f"{len(found)} compiled kernels, atomic additions: {sum(map(len, found))}")
 assert not any(found) and re.findall(ATOMIC, adding.text["ptx"])  # the search finds one where there is one
 
 # %% [markdown]
-# With *other* tiles the order of the sums is another. If tiles are chosen by timing, as the library does on a GPU, then a process may choose differently tomorrow; who needs the bits passes on to fixed tiles.
+# With *other* tiles the order of the sums is another. If tiles are chosen by timing, as the library does on a GPU, then a process may choose differently tomorrow; who needs the bits has to fix the tiles.
 
 # %%
 TILE.update(BLOCK_Q=32, BLOCK_K=32)
@@ -578,7 +589,7 @@ print("your kernels, the library's, and torch tiles agree")
 # | give every result one owner: no atomics, no races, the same bits | 16 programs and one total; the sums in 1000 orders; no atomic instruction |
 # | two walks make seven products, one walk makes five, keeping the weights four | the count |
 # | and still recomputing beats reading, by these peaks, with the exponential counted | picoseconds for a pair |
-# | zeros beyond the queries are harmless backwards, zeros beyond the keys are not | `keys_tile`, `queries_tile` |
+# | zeros beyond the queries add nothing backwards; zeros beyond the keys add nothing until their weight overflows, and so are masked | `keys_tile`, `queries_tile`, a NaN |
 # | rows of $dS$ sum to zero | without delta they do not |
 #
 # **In practice.** FlashAttention-2 gives each program keys, walks once over the queries, and adds $dQ$ atomically {cite}`dao2023`; FlashAttention-3 gives that adding to a warp of its own {cite}`shah2024`. Both make five products where we make seven, so our backward pass has ground to make up; how much it loses has to be measured.
