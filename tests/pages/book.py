@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = Path(__file__).parent / "absent"  # modules named torch and matplotlib that refuse to be imported
-GENERATED = ("search",)  # pages that Sphinx adds to those of the table of contents
+GENERATED = ("search", "404")  # pages that are added to those of the table of contents
 
 
 @dataclass(frozen=True)
