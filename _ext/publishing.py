@@ -77,7 +77,7 @@ def first_sentences(doctree: nodes.document) -> str:
         return ""
     if len(text) <= LONGEST:
         return text
-    sentences = re.match(r".{50,%d}[.?!](?=\s)" % (LONGEST - 1), text)
+    sentences = re.match(rf".{{50,{LONGEST - 1}}}[.?!](?=\s)", text)
     return sentences[0] if sentences else text[:LONGEST - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
 
 

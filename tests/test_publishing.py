@@ -43,7 +43,8 @@ def test_nothing_ties_the_site_to_one_place(site: Build):
 def test_pages_under_a_sub_path(chromium, under: str):
     """From the title page by the links a reader follows: next, formulas, pictures, the notebook, previous."""
     found, notation = Findings(), Findings()
-    with opened(chromium, under, "index", findings=found) as tab:
+    with opened(chromium, under, "search", findings=found) as tab:
+        tab.goto(under)
         tab.wait_for_url("**/intro.html")
         tab.locator(".prev-next-area a.right-next").click()
         tab.wait_for_url("**/chapters/01_*.html")

@@ -13,7 +13,6 @@ import argparse
 import difflib
 import os
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -128,6 +127,10 @@ def execute(chapter: Chapter, nb: NotebookNode, starts: list[int]) -> None:
 
 def cpu_seconds() -> float:
     """CPU time of all finished child processes, so also of the kernels that have shut down."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0  # Windows does not tell
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
