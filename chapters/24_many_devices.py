@@ -59,7 +59,7 @@ for devices in (1, 8, 64):
     print(f"{devices:2} devices: {layer_gib(MILLION // devices):6.3f} GiB each for one layer, {32 * layer_gib(MILLION // devices):5.0f} for 32")
 
 # %% [markdown]
-# Twenty gibibytes for one layer. Training keeps them for every layer until the backward pass comes, 640 GiB in all, or has to compute them again; an H200 has 141 GB. Cut the text into 8 pieces, and each device holds an eighth. This is called *context parallelism*. Which parts of a Transformer block does such a cut disturb?
+# Twenty gibibytes for one layer. Training keeps them for every layer until the backward pass comes, 640 GiB in all, or has to compute them again; an H200 has 141 GB {cite}`nvidia2024`. Cut the text into 8 pieces, and each device holds an eighth. This is called *context parallelism*. Which parts of a Transformer block does such a cut disturb?
 #
 # :::{dropdown} Your prediction, then ours
 # Attention alone. Projections, normalisations, the MLP and the loss treat each token by itself: forward, a device does them for the tokens it has, and needs to ask nobody. (Backward the gradients of the weights are summed over all devices, once a training step, as with any batch that is shared out.) In attention a query must meet *all* keys it may see, and most of these are elsewhere.
