@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from attnlib import data, widgets
 from attnlib.widgets._figure import bundled
-
 from tests.pages.browser import STICKING_OUT, WIDTHS, Findings, accessibility, opened, settle
 from tests.pages.browser import chromium as chromium  # a fixture
 from tests.pages.figures import FIGURES, MODULES, alive, computed_on_page, furthest, page_of, state_on_page

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
 from attnlib import widgets
 from attnlib.widgets._figure import Figure
-
 from tests.pages.browser import Findings, opened, serve
 
 ROOT = Path(__file__).resolve().parents[2]
