@@ -228,3 +228,72 @@ def test_score_geometry_refuses(arguments: dict, message: str):
     good = {"query": [1, 0], "keys": [[1, 0], [0, 1]], "values": [[1, 0], [0, 1]], "words": ["a", "b"]}
     with pytest.raises(ValueError, match=message):
         widgets.ScoreGeometry(**{**good, **arguments})
+
+
+# Softmax ----------------------------------------------------------------------------------------------------------------
+
+
+def real_row() -> widgets.SoftmaxExplorer:
+    """The scaled scores of "it" in the running example's pronoun head."""
+    head = data.real_head("pronoun")
+    it = head.tokens.index("it")
+    scores = (head.x[it] @ head.w_q + head.b_q) @ (head.x @ head.w_k + head.b_k).T / np.sqrt(32)
+    return widgets.SoftmaxExplorer(scores, head.tokens, width=32)
+
+
+def test_softmax_explorer_by_keyboard(chromium, tmp_path: Path):
+    figure = real_row()
+    with alive(chromium, figure, tmp_path) as tab:
+        width = tab.get_by_label("Width d")
+        width.focus()
+        for _ in range(3):
+            tab.keyboard.press("ArrowRight")
+        settle(tab)
+        assert state_on_page(tab)["width"] == 256 and width.get_attribute("aria-valuetext") == "256"
+        divided = tab.locator(".lf-line").inner_text()
+        tab.get_by_label("divide by").focus()
+        tab.keyboard.press("Space")
+        settle(tab)
+        assert state_on_page(tab)["scaled"] is False
+        alone = tab.locator(".lf-line").inner_text()
+        assert alone != divided and alone.startswith("animal gets 100 %. Entropy 0.00")
+        tab.get_by_label("Temperature").focus()
+        tab.keyboard.press("End")
+        settle(tab)
+        assert state_on_page(tab)["temperature"] == 8
+        tab.wait_for_function("document.querySelector('.lf-spoken').textContent.length > 0", timeout=5000)
+
+
+def test_softmax_explorer_by_mouse_and_finger(chromium, tmp_path: Path):
+    figure = real_row()
+    with alive(chromium, figure, tmp_path, width=360) as tab:
+        street = figure.words.index("street")
+        box = tab.locator(".lf-matrix").bounding_box()
+        tab.mouse.click(box["x"] + box["width"] * (10 + 320 / 15 * (street + 0.5)) / 340, box["y"] + 30)
+        settle(tab)
+        assert state_on_page(tab)["picked"] == street
+        assert "Raise the score of street" in tab.locator(".lf-line").inner_text()
+        tab.locator(".lf-bar", has_text="tired").dispatch_event("click")
+        settle(tab)
+        assert figure.words[state_on_page(tab)["picked"]] == "tired"
+        slider = tab.get_by_label("Temperature").bounding_box()
+        tab.mouse.click(slider["x"] + 3, slider["y"] + slider["height"] / 2)
+        settle(tab)
+        assert state_on_page(tab)["temperature"] == 0.125
+        tab.get_by_role("button", name="Start again").click()
+        settle(tab)
+        assert state_on_page(tab) == json.loads(json.dumps(figure.state()))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"scores": [1.0]}, r"scores has shape \(1,\), expected \(n,\), n from 2 to 24"),
+    ({"scores": [[1.0, 2.0]]}, r"scores has shape \(1, 2\)"),
+    ({"scores": [1.0, np.inf]}, "scores holds inf, expected finite numbers"),
+    ({"words": ["a", "b", "c"]}, "words has 3 entries, expected 2"),
+    ({"width": 0}, "width is 0, expected 1 to 1024"),
+    ({"temperature": 0.0}, r"temperature is 0\.0, expected 0\.125 to 8"),
+    ({"picked": 2}, "picked is 2, expected 0 to 1"),
+])
+def test_softmax_explorer_refuses(arguments: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        widgets.SoftmaxExplorer(**{"scores": [1.0, 2.0], "words": ["a", "b"], **arguments})

@@ -5,5 +5,6 @@ same state, and a test compares the two. Needs anywidget.
 """
 
 from attnlib.widgets.score_geometry import ScoreGeometry
+from attnlib.widgets.softmax_explorer import SoftmaxExplorer
 
-__all__ = ["ScoreGeometry"]
+__all__ = ["ScoreGeometry", "SoftmaxExplorer"]

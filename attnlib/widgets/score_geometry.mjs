@@ -105,7 +105,7 @@ function render({ model, el }) {
 
     set(arrow, { x1: MIDDLE, y1: MIDDLE, x2: qx, y2: qy });
     set(tip, { transform: `translate(${qx} ${qy})` });
-    beside(tip.lastChild, [qx, qy], 10);
+    beside(tip.lastChild, side([qx], 10, widthOf(tip.lastChild)), 10);
     set(line, ends(MIDDLE, MIDDLE, along[0], -along[1]));
     const places = now.keys_at.map(left.toDrawing);
     dots.forEach((node, i) => {
@@ -171,21 +171,30 @@ function ends(x, y, dx, dy) {
   return { x1: x - 500 * dx, y1: y - 500 * dy, x2: x + 500 * dx, y2: y + 500 * dy };
 }
 
-/** Put a label beside its point: away from the middle if there is room, else towards it. */
-function beside(text, [x], far) {
-  const left = (x < MIDDLE) === (Math.abs(x - MIDDLE) < MIDDLE - far - 7.5 * text.textContent.length);
-  set(text, { x: left ? -far : far, y: 4, "text-anchor": left ? "end" : "start" });
-  return left ? -1 : 1;
+/** Where a label goes beside its point: away from the middle if there is room for it, else towards it. */
+function side([x], far, wide) {
+  return (x < MIDDLE) === (Math.abs(x - MIDDLE) < MIDDLE - far - wide) ? -1 : 1;
 }
 
-/** Label the points in order of their weight; a label that would cover one of `taken`, or one already there, is left out. */
+function beside(text, way, far) {
+  set(text, { x: way * far, y: 4, "text-anchor": way < 0 ? "end" : "start" });
+}
+
+const widthOf = (text) => 7 * text.textContent.length;
+
+/** Label the points in order of their weight, on the side where a label covers none of `taken` and none before; else not. */
 function label(nodes, places, weights, taken = []) {
   for (const i of weights.map((_, own) => own).sort((a, b) => weights[b] - weights[a])) {
-    const text = nodes[i].lastChild, far = radius(weights[i]) + 3, wide = 6.5 * text.textContent.length;
-    const x = places[i][0] + beside(text, places[i], far) * (far + wide / 2), y = places[i][1];
-    const free = taken.every(([ox, oy, other]) => Math.abs(x - ox) > (wide + other) / 2 || Math.abs(y - oy) > 11);
-    if (free) taken.push([x, y, wide]);
-    set(text, { visibility: free ? "visible" : "hidden" });
+    const text = nodes[i].lastChild, far = radius(weights[i]) + 3, wide = widthOf(text), [x, y] = places[i];
+    const first = side(places[i], far, wide);
+    const box = (way) => [x + way * (far + wide / 2), y, wide];
+    const free = (way) => {
+      const [middle] = box(way);
+      return middle > wide / 2 && middle < SIZE - wide / 2 && taken.every(([ox, oy, other]) => Math.abs(middle - ox) > (wide + other) / 2 || Math.abs(y - oy) > 11);
+    };
+    const way = [first, -first].find(free);
+    if (way) { taken.push(box(way)); beside(text, way, far); }
+    set(text, { visibility: way ? "visible" : "hidden" });
   }
 }
 

@@ -39,8 +39,17 @@ def score_geometry(rng: np.random.Generator) -> widgets.ScoreGeometry:
         word="w0", dim_head=int(rng.integers(1, 129)), scaled=bool(rng.integers(2)), caption="A caption.")
 
 
+def softmax_explorer(rng: np.random.Generator) -> widgets.SoftmaxExplorer:
+    """Any width and temperature; scores near each other, spread, or so far apart that powers become 0."""
+    n = int(rng.integers(2, 25))
+    return widgets.SoftmaxExplorer(
+        float(rng.choice([0.01, 1, 30])) * rng.normal(size=n), [f"w{i}" for i in range(n)], width=int(2 ** rng.integers(0, 11)),
+        scaled=bool(rng.integers(2)), temperature=float(2 ** (rng.integers(-12, 13) / 4)), picked=int(rng.integers(n)), caption="A caption.")
+
+
 FIGURES: dict[str, Callable[[np.random.Generator], Figure]] = {
     "score_geometry": score_geometry,
+    "softmax_explorer": softmax_explorer,
 }
 
 
