@@ -4,7 +4,18 @@ What a figure shows is computed by its module in the reader's browser; ``compute
 same state, and a test compares the two. Needs anywidget.
 """
 
-from attnlib.widgets.score_geometry import ScoreGeometry
-from attnlib.widgets.softmax_explorer import SoftmaxExplorer
+from importlib import import_module
 
-__all__ = ["ScoreGeometry", "SoftmaxExplorer"]
+_FIGURES = {
+    "ScoreGeometry": "score_geometry",
+    "SoftmaxExplorer": "softmax_explorer",
+}
+
+__all__ = list(_FIGURES)
+
+
+def __getattr__(name: str) -> type:
+    """Load a figure when it is first asked for; the others stay where they are."""
+    if name not in _FIGURES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FIGURES[name]}"), name)
