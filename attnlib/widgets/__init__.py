@@ -7,6 +7,7 @@ same state, and a test compares the two. Needs anywidget.
 from importlib import import_module
 
 _FIGURES = {
+    "AttentionExplorer": "attention_explorer",
     "ScoreGeometry": "score_geometry",
     "SoftmaxExplorer": "softmax_explorer",
 }

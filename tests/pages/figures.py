@@ -47,7 +47,22 @@ def softmax_explorer(rng: np.random.Generator) -> widgets.SoftmaxExplorer:
         scaled=bool(rng.integers(2)), temperature=float(2 ** (rng.integers(-12, 13) / 4)), picked=int(rng.integers(n)), caption="A caption.")
 
 
+def attention_explorer(rng: np.random.Generator) -> widgets.AttentionExplorer:
+    """One or two sentences, few heads, rows from even to hard, lengths with zeros among them."""
+    layers, heads, n = (int(rng.integers(1, end)) for end in (4, 5, 8))
+    names = ["first", "second"][: int(rng.integers(1, 3))]
+    scores = {name: float(rng.choice([0.1, 3, 50])) * rng.normal(size=(layers, heads, n, n)) for name in names}
+    powers = {name: np.exp(each - each.max(-1, keepdims=True)) for name, each in scores.items()}
+    pick = [int(rng.integers(layers)), int(rng.integers(heads))]
+    return widgets.AttentionExplorer(
+        {name: [f"w{i % 5}" for i in range(n)] for name in names}, {name: each / each.sum(-1, keepdims=True) for name, each in powers.items()},
+        {name: rng.choice([0.0, 0.5, 20.0], size=(layers, heads, n)) for name in names}, query=int(rng.integers(n)),
+        key=int(rng.integers(n)), head=pick, other=[int(rng.integers(layers)), int(rng.integers(heads))], sentence=str(rng.choice(names)),
+        measure=str(rng.choice(["weights", "norms"])), overview=str(rng.choice(["maps", "pair"])), caption="A caption.")
+
+
 FIGURES: dict[str, Callable[[np.random.Generator], Figure]] = {
+    "attention_explorer": attention_explorer,
     "score_geometry": score_geometry,
     "softmax_explorer": softmax_explorer,
 }
