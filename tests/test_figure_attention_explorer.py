@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from attnlib import data, widgets
 from attnlib.widgets.attention_explorer import packed, unpacked
-
 from tests.pages.browser import chromium as chromium  # a fixture
 from tests.pages.browser import settle
 from tests.pages.figures import alive, state_on_page
