@@ -16,7 +16,10 @@ function build(node, attributes, children) {
 
 /** An HTML element: h("p", { class: "note", text: "..." }, child, ...); "onclick" and the like listen. */
 export function h(name, attributes, ...children) {
-  return build(document.createElement(name), attributes, children);
+  const node = document.createElement(name);
+  // In JupyterLab arrow keys and Enter would go to the notebook, but for this attribute on what has the focus.
+  if (["input", "select", "button", "summary"].includes(name)) node.dataset.lmSuppressShortcuts = "true";
+  return build(node, attributes, children);
 }
 
 /** An SVG element, in the same way. */
