@@ -171,8 +171,12 @@ def normalise(nb: NotebookNode, name: str) -> None:
         cell.metadata.pop("execution", None)
         for out in cell.get("outputs", []):
             out.pop("transient", None)
+            if VIEW in out.get("data", {}) and "text/html" in out.data:  # a figure that brings its own static form
+                out.data.pop(VIEW)
             if "image/png" in out.get("data", {}):
                 out.data["image/png"] = lighter_png(out.data["image/png"])
+    if not any(VIEW in out.get("data", {}) for cell in nb.cells for out in cell.get("outputs", [])):
+        nb.metadata.pop("widgets", None)  # nothing on the page needs the state of a widget
     state = nb.metadata.get("widgets", {}).get(WIDGETS, {}).get("state")
     if state:
         shown = [out.data[VIEW]["model_id"] for cell in nb.cells for out in cell.get("outputs", [])
