@@ -44,7 +44,8 @@ def silence_thebe(app: Sphinx, config) -> None:
 
 
 def drop_thebe_style(app: Sphinx, pagename, templatename, context, doctree) -> None:
-    context["css_files"] = [sheet for sheet in context["css_files"] if "thebe" not in str(sheet.filename)]
+    # in place: what other extensions add for this page goes to the same list
+    context["css_files"][:] = [sheet for sheet in context["css_files"] if "thebe" not in str(sheet.filename)]
 
 
 def setup(app: Sphinx) -> dict:

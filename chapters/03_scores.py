@@ -172,6 +172,67 @@ for name in ("pronoun", "same_word"):
 # In the head that finds nouns, never: the best angle wins every row. In the head that looks for the same word six rows
 # change, and five of the six go to [CLS], whose key is almost twice as long as the median. Cosines alone would make a different head.
 #
+# ### A head on a sheet of paper
+#
+# Vectors of 32 numbers cannot be drawn, but the scores of *one* query can, without any loss. Take a plane that the query lies in. Whatever part of a key
+# sticks out of that plane is at right angles to the query, so it adds nothing to the dot product: in the plane all scores of this query are exact. (We
+# choose the plane in which the keys also spread out most. The sign of a direction is free; *animal* shall be on its positive side.)
+
+# %%
+def main_directions(points, count, positive):
+    centred = points - points.mean(axis=0)
+    found = np.linalg.svd(centred, full_matrices=False)[2][:count]      # (count, dim_head)
+    return found * np.sign(found @ points[positive])[:, None]
+
+
+vectors = [x.astype(float) @ w + b for w, b in ((head.w_q, head.b_q), (head.w_k, head.b_k), (head.w_v, head.b_v))]
+query, keys, values = vectors[0][it], vectors[1], vectors[2]
+along = query / np.linalg.norm(query)
+across = main_directions(keys - np.outer(keys @ along, along), 1, animal)[0]   # at right angles to the query
+plane = np.stack([along, across], axis=1)                           # (dim_head, 2)
+assert np.allclose((keys @ plane) @ (query @ plane) / 32**0.5, scores[it], atol=1e-5)  # two numbers a key are enough
+
+# %% [markdown]
+# Move the query: which keys can be made to win, if no key is moved? Can *street*? And which way may a key move without any change?
+
+# %%
+from attnlib.widgets.score_geometry import ScoreGeometry
+
+ScoreGeometry(
+    query @ plane, keys @ plane, values @ main_directions(values, 2, animal).T, tokens, word="it", dim_head=32,
+    caption="The query of “it” and the 15 keys of the head, in a plane through the query: every score is the real one. Thin lines join places of equal score. "
+            "Drag the query, or a key: weights and output follow. (The values have a plane of their own; the output is their weighted mean in any plane.)")
+
+# %% [markdown]
+# Only the corners can win: the keys that a rubber band around all of them would touch. Whatever lies inside is beaten in every direction by some
+# corner. Turn the query once around; and then the same question with all 32 dimensions, where a query for key $j$ is sought by turning it
+# towards $j$, and away from whoever wins instead.
+
+# %%
+directions = [np.array([np.cos(angle), np.sin(angle)]) for angle in np.linspace(0, 2 * np.pi, 3600)]
+in_the_plane = {int((keys @ plane @ direction).argmax()) for direction in directions}
+print(len(in_the_plane), "of 15 can win in the plane:", *(tokens[j] for j in sorted(in_the_plane)))
+
+
+def a_query_for(j, steps=1000):
+    wish = keys[j] - keys.mean(axis=0)
+    for _ in range(steps):
+        winner = (keys @ wish).argmax()
+        if winner == j:
+            return True
+        wish = wish + (keys[j] - keys[winner]) / np.linalg.norm(keys[j] - keys[winner])
+    return False
+
+
+print(sum(a_query_for(j) for j in range(15)), "of 15 in 32 dimensions")
+
+# %% [markdown]
+# :::{dropdown} Your predictions, then ours
+# *Street* cannot win here: the way out is barred by [CLS] and *animal*. A key may move along a thin line, at right angles to the query: it keeps its score.
+# In 32 dimensions every one of these keys is a corner. That is what the width of a head pays for: room for each key to be the answer to *some* question.
+# (A head narrow enough, with keys enough, has keys that no query can choose.)
+# :::
+#
 # ## Why divide by √d?
 #
 # The usual reason comes with an assumption that is easy to lose. *If* the $2d$ entries of $q$ and $k$ are independent, with mean 0 and variance 1, then each

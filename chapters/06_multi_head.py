@@ -395,6 +395,39 @@ print(", ".join(f"{layer.tokens[j]} {m:.2f}" for j, m in pairs_of_it))
 # Careful with the words. These are things the heads *do* on one sentence. What a head is *for* would be a claim about training and about what later layers make of it, and on another sentence some may do something else. In BERT, {cite:t}`clark2019` found the same kinds
 # over many texts: heads that attend to fixed offsets, to delimiters, broadly over the whole sentence; some that match syntactic relations; and heads of one layer that often resemble each other.
 #
+# ### All of them
+#
+# The encoder has six such layers. Here are all 72 heads on both sentences of chapter 5, with one more measure: a weight says how much of a value is taken, not how long that value is. The product of weight and length
+# (of the value as it arrives in the result, after $W_O$) is how much the token adds {cite}`kobayashi2020`. Three things to find: which head looks one word *ahead*; what a sink's four fifths on [CLS] are worth once lengths count; and in which head *it* looks
+# hardest at *animal*.
+
+# %%
+from attnlib.data import real_attention
+from attnlib.widgets.attention_explorer import AttentionExplorer
+
+both = {ending: real_attention(ending) for ending in ("tired", "wide")}
+AttentionExplorer(
+    {ending: each.tokens for ending, each in both.items()}, {ending: each.weights for ending, each in both.items()},
+    {ending: each.norms for ending, each in both.items()}, query=it, key=layer.tokens.index("animal"), head=(3, 1), other=(3, 5),
+    caption="Six layers of twelve heads, reading the sentence. Point at a word, or focus it, to see its row alone; click a small square to see that head. "
+            "Below the squares, choose which of the two pictures a click changes.")
+
+# %%
+tired = both["tired"]
+ahead = tired.weights[:, :, first_14, last_14].mean(axis=-1)                 # (layers, heads)
+sizes = tired.weights * tired.norms[:, :, None]                              # (layers, heads, seq_q, seq_k)
+of_animal = tired.weights[:, :, it, layer.tokens.index("animal")]
+for what, table in (("on the next token", ahead), ("it → animal", of_animal)):
+    where = np.unravel_index(table.argmax(), table.shape)
+    print(f"most {what}: layer {where[0]}, head {where[1]}, {table[where]:.2f}")
+print(f"layer 3, head 5, on [CLS]: {tired.weights[3, 5, :, 0].mean():.2f} of the weight, {(sizes / sizes.sum(-1, keepdims=True))[3, 5, :, 0].mean():.2f} of weight × length")
+
+# %% [markdown]
+# :::{dropdown} Your findings, then ours
+# Head 8 of layer 1 looks one word ahead, and by far not as sharply as head 2 of layer 0 looks back: 0.55. The sink is worth a fifth of what it seems: 0.81 of the weight, 0.17 once lengths count, because the value of [CLS] is almost nothing there: a row that "looks at
+# [CLS]" adds little at all. And *it* looks at *animal* as hard in head 11 of layer 5, which is *after* our pronoun head of layer 3: heads that do the same come more than once.
+# :::
+#
 # ## What does $W_O$ do?
 #
 # The formula says: put the heads side by side, multiply by $W_O$. Cut $W_O$ into its rows, 32 per head, $W_O^{1}$ to $W_O^{H}$. A product of concatenated blocks is a sum of products:

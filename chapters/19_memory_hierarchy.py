@@ -40,7 +40,7 @@ def draw(*shape):
 # %% [markdown]
 # ## Two limits
 #
-# Take two matrices of 1024 by 1024. Add them, or multiply them: both read two matrices and write one. How much longer does the product take, if it has two thousand times the arithmetic?
+# Take two matrices of 1024 by 1024. Add them, or form their matrix product: both read two matrices and write one. How much longer does the product take, if it has two thousand times the arithmetic?
 
 # %%
 a, b, c = (draw(1024, 1024) for _ in range(3))
@@ -55,18 +55,20 @@ assert longer < 1024  # less than half of what its arithmetic says
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Far less than two thousand times as long. The sum uses a small part of the arithmetic that the processor could do: it waits for its 12 MiB to come and go. The product reads each number once from far away and uses it a thousand times.
+# Far less than two thousand times as long. The sum uses a small part of the arithmetic that the processor could do: it waits for its 12 MiB to come and go, even if they come from a cache. The product reads each number once from far away and uses it a thousand times.
 # :::
 #
-# So there are two speeds: arithmetic per second, and bytes per second. Measure both, with the best customer of each: a large product, and a copy of an array that fits into no cache.
+# So there are two speeds: arithmetic per second, and bytes per second. Measure both, each with work that asks for little else: a large product, and a sum, in place, of arrays that fit into no cache. (A copy would look slower: many processors first read the memory that they are about to overwrite, and nobody counts that.)
 
 # %% tags=["nbval-ignore-output"]
 far = torch.zeros(2**26)                                     # 256 MiB
 near = torch.empty_like(far)
 calls = {"copy": lambda: near.copy_(far), "sum": lambda: torch.add(near, far, out=near)}
-rates = measure.cpu_times(calls, repeats=5, matmul=1024)
-peak = measure.matmul_rate(rates)                            # FLOP/s
-bandwidth = 2 * far.nbytes / measure.medians(rates)["copy"]  # bytes/s, read and written
+samples = measure.cpu_times(calls, repeats=5, matmul=1024)   # a product of 1024 by 1024 is timed in turn
+peak = measure.matmul_rate(samples)                          # FLOP/s
+sizes = measure.medians(samples)
+bandwidth = 3 * far.nbytes / sizes["sum"]                    # bytes/s: two arrays read, one of them written back
+print(f"a copy, read and written: {2 * far.nbytes / sizes['copy'] / 1e9:.1f} GB/s; a sum in place: {bandwidth / 1e9:.1f} GB/s")
 print(f"{peak / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s: {peak / bandwidth:.1f} FLOPs in the time of a byte")
 assert 1 < peak / bandwidth < 100
 
@@ -79,22 +81,22 @@ def roofline(intensity, peak, bandwidth):
     return np.minimum(peak, intensity * bandwidth)           # FLOP/s
 
 # %% [markdown]
-# which, drawn over the intensity, looks like a roof {cite}`williams2009`. The name of the point where it bends is the *ridge*.
+# which, drawn over the intensity, looks like a roof {cite}`williams2009`. It bends at the balance; the point is called the *ridge*.
 #
 # ## Where are the steps of attention?
 #
-# Naive attention has three: scores, softmax, values. Chapter 14 counted what each reads and writes. For long texts, which of them is bound by memory on this processor?
+# Naive attention has three: scores, softmax, values. Chapter 14 counted what each reads and writes. What is the intensity of each, for a long text?
 
 # %%
 heads, n, d = 4, 2048, 64
 steps = costs.attention_steps(heads, n, n, d)
 for name, cost in steps.items():
-    print(f"{name:8} {cost.flops / 1e9:5.2f} GFLOP, {4 * cost.moved / 1e6:6.1f} MB moved, {cost.intensity():5.1f} FLOP/byte")
+    print(f"{name:8} {cost.flops / 1e9:5.2f} GFLOP, {4 * cost.moved / 1e6:6.1f} MB moved, {cost.intensity():5.1f} FLOP/byte")  # moved: numbers
 
 # %% [markdown]
-# For $n \gg d$ the product $QK^\top$ does $2n^2 d$ FLOPs and writes $n^2$ numbers: $d/2$ FLOPs for each byte of float32, however long the text. No length makes it more worth while; only a wider head does.
+# (Softmax has none in this count, which takes only the products, as chapter 14 does; its exponentials get a count of their own below.) For $n \gg d$ the product $QK^\top$ does $2n^2 d$ FLOPs and writes $n^2$ numbers: at most $d/2$ FLOPs for each byte of float32, however long the text. No length makes it more worth while; only a wider head does.
 #
-# Do the programs move what we counted? PyTorch can call a function of ours for every operation. Let it add up the bytes of all arrays that come in and go out.
+# Do the programs name the arrays that we counted? PyTorch can call a function of ours for every operation. Let it add up the bytes of all arrays that come in and go out. (This checks the book-keeping. What really crosses the bus, only counters in the hardware see.)
 
 # %%
 class Traffic(TorchDispatchMode):
@@ -121,10 +123,10 @@ programs = {"scores": lambda: torch.bmm(scaled, k.mT, out=scores), "softmax": la
             "values": lambda: torch.bmm(weights, v, out=out)}
 for name, program in programs.items():
     assert bytes_moved(program) == 4 * steps[name].moved
-print("each step moves what was counted, to the byte")
+print("each step takes in and gives out what was counted, to the byte")
 
 # %% [markdown]
-# Now predict: which of the three is bound by memory here, and does any come close to its roof?
+# Now predict: which of the three is bound by memory *here*, and does any come close to its roof?
 
 # %% tags=["nbval-ignore-output"]
 measured = measure.medians(measure.cpu_times(programs, repeats=7))
@@ -132,12 +134,12 @@ bounds = {name: max(cost.flops / peak, 4 * cost.moved / bandwidth) for name, cos
 for name in steps:
     by = "arithmetic" if steps[name].flops / peak > 4 * steps[name].moved / bandwidth else "memory"
     print(f"{name:8} at least {1000 * bounds[name]:5.1f} ms by {by:10}, measured {1000 * measured[name]:5.1f} ms")
-assert all(measured[name] > 0.4 * bounds[name] for name in steps)  # no step is much faster than its roof
+assert all(measured[name] > 0.4 * bounds[name] for name in steps)  # none is much faster; wide, since other programs may share this core
 
-# %% mystnb={"image": {"alt": "A roofline on logarithmic axes: a slope that bends into a level line. Sums of two arrays lie far down, a large one on the slope and a small one above it; the two products of attention and a large product lie under the level part, close to it."}, "figure": {"caption": "The roof of this processor, from its two measured speeds, and steps of attention under it. The small sum stands above: its arrays fit into a cache, and main memory is not what it waits for.", "name": "fig-roofline"}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "A roofline on logarithmic axes: a slope that bends into a level line. Sums of two arrays lie far down, a large one on the slope and a small one above it; the two products of attention and a large product lie under the level part, close to it."}, "figure": {"caption": "The roof of this processor, from its two measured speeds, and steps of attention under it. The large sum lies on the slope, which was measured with it. The small one stands above: its arrays fit into a cache, and main memory is not what it waits for. Softmax is missing: an intensity of 0 has no place on this axis.", "name": "fig-roofline"}} tags=["nbval-ignore-output"]
 points = {name: (steps[name].intensity(), steps[name].flops / measured[name]) for name in ("scores", "values")}
 points["product of 1024"] = (2 * 1024**3 / (12 * 1024**2), arithmetic["product"] / times["product"])
-points["sum, 256 MiB each"] = (1 / 12, far.numel() / measure.medians(rates)["sum"])
+points["sum, 256 MiB each"] = (1 / 12, far.numel() / sizes["sum"])
 points["sum, 4 MiB each"] = (1 / 12, arithmetic["sum"] / times["sum"])
 plots.roof(peak, bandwidth, points)
 plt.show()
@@ -145,13 +147,13 @@ assert peak / bandwidth < points["product of 1024"][0]  # the large product stan
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# By the roofline softmax waits for memory, having no products at all, and the two products, with 30 FLOPs for a byte, are bound by arithmetic on a core like this. The products come near their roof. Softmax does not: it is bound by a third thing that this drawing leaves out, its exponentials, to which we come back. On a GPU the
+# By the roofline softmax waits for memory, having no products at all, and the two products, with 30 FLOPs for a byte, are bound by arithmetic on a core like this. The products come near their roof. Softmax does not, and no faster memory would help it: it is bound by a third thing that this drawing leaves out (see *What fusing does not remove*). On a GPU the
 # products fall on the other side.
 # :::
 #
 # ## A machine that computes faster than it reads
 #
-# Published figures of three GPUs, for dense products in bfloat16, and for their main memory {cite}`nvidia2020,nvidia2022,nvidia2024`:
+# Published figures of three GPUs, for dense products in bfloat16, and for their main memory {cite}`nvidia2020,nvidia2022,nvidia2024`. (*Dense*: the makers also quote twice the rate, for matrices with prescribed zeros. *SXM* is the form of the module.)
 
 # %%
 GPUS = {  # FLOP/s, bytes/s
@@ -159,48 +161,50 @@ GPUS = {  # FLOP/s, bytes/s
     "H100 SXM": (989e12, 3.35e12),
     "H200": (989e12, 4.8e12),
 }
-for name, (flops, rate) in GPUS.items():
-    print(f"{name:11} balance {flops / rate:4.0f} FLOP/byte")
+for name, (gpu_peak, gpu_bandwidth) in GPUS.items():
+    print(f"{name:11} balance {gpu_peak / gpu_bandwidth:4.0f} FLOP/byte")
 
 # %% [markdown]
 # Attention with heads of 64 in bfloat16 does $d = 64$ FLOPs per byte in its products; with heads of 128, 128. What share of its arithmetic can an H100 use?
 
 # %%
-flops, rate = GPUS["H100 SXM"]
+h100_peak, h100_bandwidth = GPUS["H100 SXM"]
 for width in (64, 128):
     cost = costs.attention_steps(1, 16384, 16384, width)["scores"]
-    share = roofline(cost.intensity(2), flops, rate) / flops
+    share = roofline(cost.intensity(2), h100_peak, h100_bandwidth) / h100_peak   # 2 bytes a number
     print(f"heads of {width:3}: {cost.intensity(2):5.1f} FLOP/byte, at most {share:.0%} of the arithmetic")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# A fifth, or two fifths; and softmax, between the two products, uses none at all. **All three steps of naive attention are bound by memory**, at any length. Making the arithmetic faster would change nothing.
+# A fifth, or two fifths; and softmax, between the two products, uses none at all. **For heads of up to 128 all three steps of naive attention are bound by memory** on these GPUs, at any length. Making the arithmetic faster would change nothing.
 # :::
 #
-# The whole bill: what naive attention takes at least, and what it would take if only its inputs and its result were moved.
+# The whole bill: what naive attention takes at least, and what it would take if only its inputs and its result were moved. A GPU's program is called a *kernel*; a *fused* kernel does all three steps in one and never writes scores or weights to memory. (How that is possible at all is the matter of chapter 20; here ask what it would save.)
 
 # %%
-def least_seconds(cost, flops, rate):
-    return max(cost.flops / flops, 2 * cost.moved / rate)    # bfloat16: two bytes a number
+def least_seconds(cost, peak=h100_peak, bandwidth=h100_bandwidth):
+    return max(cost.flops / peak, 2 * cost.moved / bandwidth)  # bfloat16: two bytes a number
 
 
 lengths = [2**i for i in range(9, 16)]
 naive, fused = {}, {}
 for seq in lengths:
-    naive[seq] = sum(least_seconds(cost, flops, rate) for cost in costs.attention_steps(16, seq, seq, 128).values())
-    fused[seq] = least_seconds(costs.attention_cost(16, seq, seq, 128, fused=True), flops, rate)
+    naive[seq] = sum(least_seconds(cost) for cost in costs.attention_steps(16, seq, seq, 128).values())
+    fused[seq] = least_seconds(costs.attention_cost(16, seq, seq, 128, fused=True))
 for seq in lengths[::2]:
-    print(f"{seq:6} tokens: at least {1e3 * naive[seq]:7.3f} ms in three steps, {1e3 * fused[seq]:7.3f} ms fused: {naive[seq] / fused[seq]:.1f} times")
+    print(f"{seq:6} tokens: at least {1e6 * naive[seq]:9.1f} µs in three steps, {1e6 * fused[seq]:8.1f} µs fused: {naive[seq] / fused[seq]:.1f} times")
 
 # %% mystnb={"image": {"alt": "Least time over length on logarithmic axes for an H100: three steps above, fused below; the lines run in parallel beyond about a thousand tokens."}, "figure": {"caption": "What an H100 needs at least, 16 heads of 128 in bfloat16, predicted from its published speeds. Not measured yet: no GPU was at hand.", "name": "fig-fused-bound"}}
 plots.bounds(lengths, {"three steps": [1e3 * naive[seq] for seq in lengths], "fused": [1e3 * fused[seq] for seq in lengths]})
 plt.show()
 
 # %% [markdown]
-# Fused attention reads $3nd$ numbers and writes $nd$: its intensity *grows* with the length, $4n^2d$ FLOPs over $8nd$ bytes, and from about 600 tokens on an H100 is bound by arithmetic.
+# The quotient hardly depends on the length. In the limit it is the time of $8n^2$ bytes (scores written and read, weights written and read) over that of $4n^2d$ FLOPs: $2/d$ times the balance, 4.6 for heads of 128.
+#
+# Fused attention reads $3nd$ numbers and writes $nd$: its intensity *grows* with the length, $4n^2d$ FLOPs over $8nd$ bytes are $n/2$, and from about 600 tokens, twice the balance, it is bound by arithmetic on an H100.
 
 # %%
-ridge = flops / rate
+ridge = h100_peak / h100_bandwidth
 for seq in (256, 512, 1024):
     cost = costs.attention_cost(16, seq, seq, 128, fused=True)
     print(f"{seq:5} tokens: {cost.intensity(2):4.0f} FLOP/byte, {'above' if cost.intensity(2) > ridge else 'below'} the ridge at {ridge:.0f}")
@@ -210,17 +214,27 @@ for seq in (256, 512, 1024):
 
 # %% tags=["nbval-ignore-output"]
 def in_steps():
+    for program in programs.values():                        # into the arrays that are there already
+        program()
+
+
+def in_fresh_memory():
     return torch.bmm(torch.softmax(torch.bmm(scaled, k.mT), -1), v)
 
 
-both = measure.medians(measure.cpu_times({"steps": in_steps, "fused": lambda: F.scaled_dot_product_attention(q[None], k[None], v[None])}, repeats=7))
-print(f"three steps take {both['steps'] / both['fused']:.1f} times as long as fused")
-assert both["steps"] > 1.2 * both["fused"]
+ways = {"steps": in_steps, "fresh": in_fresh_memory, "fused": lambda: F.scaled_dot_product_attention(q[None], k[None], v[None])}
+both = measure.medians(measure.cpu_times(ways, repeats=7))
+least = sum(bounds.values()) / max(4 * n * n * heads * d / peak, 16 * n * heads * d / bandwidth)
+print(f"three steps take {both['steps'] / both['fused']:.1f} times as long as fused, {both['fresh'] / both['fused']:.1f} times in fresh memory; by the roofline {least:.1f}")
+assert both["steps"] > 1.05 * both["fused"] and both["fresh"] > both["steps"]
+
+# %% [markdown]
+# Little is saved here, and the roofline says why: on a core like this the products, which both must compute, are the larger part. (PyTorch takes fresh memory for scores and weights each time if it is not told otherwise. That costs more than their traffic: it is the price of new pages.)
 
 # %% [markdown]
 # ## Where do the numbers live?
 #
-# "Memory" is a staircase. The nearer the step, the smaller and the faster. Sizes of an H100 {cite}`nvidia2022`:
+# "Memory" is a staircase. The nearer the step, the smaller and the faster. A GPU consists of *multiprocessors*, 132 in an H100, each a small processor with *registers*, which hold the numbers it is computing with, and with *shared memory*, which the program fills. All of them share a cache (L2) and the main memory. A kernel takes its arrays in *tiles*, blocks of consecutive rows, that fit into shared memory. Sizes {cite}`nvidia2022`:
 
 # %%
 LEVELS = {  # MB on the whole chip
@@ -232,11 +246,11 @@ LEVELS = {  # MB on the whole chip
 print({name: f"{size:,.0f} MB" for name, size in LEVELS.items()})
 
 # %% mystnb={"image": {"alt": "Squares whose areas are the sizes of the memories of an H100 and of one head's scores: main memory is a large square, the scores a small one, and registers, shared memory and L2 cache are specks beside them."}, "figure": {"caption": "The memories of an H100 to scale. The scores of one head at 16,384 tokens, in bfloat16, are drawn beside them.", "name": "fig-hierarchy"}}
-plots.hierarchy({**LEVELS, "scores, 16k tokens": 2 * 16384**2 / 1e6})
+plots.hierarchy({**LEVELS, "scores of one head, 16k tokens": 2 * 16384**2 / 1e6})
 plt.show()
 
 # %% [markdown]
-# What fits into the 228 KiB of shared memory that one multiprocessor has? A tile of queries, a tile of keys, a tile of values, and the tile of scores between them must be there at the same time. How large can square tiles be, with heads of 128 in bfloat16 and scores in float32?
+# {numref}`fig-hierarchy` draws the sizes as areas: the scores of one head are ten times the L2 cache. What fits into the 228 KiB of shared memory that one multiprocessor has (227 of them for one program; the rest of its 256 is a cache)? A tile of queries, a tile of keys, a tile of values, and the tile of scores between them must be there at the same time. How large can tiles of as many queries as keys be, with heads of 128 in bfloat16 and scores in float32?
 
 # %%
 for tile in (64, 128, 256):
@@ -245,12 +259,12 @@ for tile in (64, 128, 256):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Between 128 and 256. That is why the tiles of real kernels are 64 to 128 (and why scores are kept in registers). It is not a law of attention: it is 228 KiB.
+# Between 128 and 256. That is why the tiles of real kernels are 64 to 128. (They keep the scores in registers, which leaves room for the next tiles of keys and values to arrive meanwhile.) It is not a law of attention: it is 228 KiB.
 # :::
 #
 # ## Compute it again, or read it back?
 #
-# The backward pass needs the weights. To keep them is to write and read two bytes for each pair; to compute them again is $2d$ FLOPs for each pair. Which is faster, on an H100 and here?
+# The backward pass needs the weights. To keep them is to write and read two bytes for each pair; to compute the score behind one again is $2d$ FLOPs (its exponential comes in the next section). Which is faster, on an H100 and here?
 
 # %%
 def picoseconds(flops_per_s, bytes_per_s, width, bytes_per_number):
@@ -268,38 +282,48 @@ assert abs(again_here / back_here / (16 * bandwidth / peak) - 1) < 1e-9  # 2d FL
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# On the GPU computing is many times cheaper: recomputation, which sounds like waste, *is* the saving {cite}`dao2022`. On the core that made this page it is the other way round. Whether recomputing pays is a property of the machine: for heads of 64 the quotient of the two is 16 over the balance in float32, 32 over it in bfloat16.
+# On the GPU computing is nine times cheaper: recomputation, which sounds like waste, *is* the saving {cite}`dao2022`. On the core that made this page it is the other way round. Whether recomputing pays is a property of the machine: $2d$ FLOPs against $2b$ bytes for numbers of $b$ bytes, so that the time of the first over that of the second is $d/b$ over the balance. Below 1, recompute.
 # :::
 #
 # ## What fusing does not remove
 #
-# The exponentials. A multiprocessor of an H100 computes 16 of them per clock and 4096 FLOPs of dense bfloat16 products; the whole chip 3.9 · 10¹² exponentials a second {cite}`shah2024`. Each pair needs one, beside its $4d$ FLOPs. For which width of head do they take as long as the products?
+# The exponentials. Here first: softmax inside a cache, beside the softmax from main memory that was timed above.
+
+# %% tags=["nbval-ignore-output"]
+small, near_by = draw(256, 1024), torch.empty(256, 1024)     # 1 MiB each
+inside = measure.medians(measure.cpu_times({"softmax": lambda: torch.softmax(small, -1, out=near_by)}, repeats=9))["softmax"] / small.numel()
+far_away = measured["softmax"] / (heads * n * n)
+print(f"{1e9 * inside:.2f} ns a number in a cache, {1e9 * far_away:.2f} ns from main memory, whose 8 bytes take {8e9 / bandwidth:.2f} ns")
+assert far_away < 3 * inside                                 # it was not for memory that softmax waited
+
+# %% [markdown]
+# No faster in the cache, so it was not memory that softmax waited for. On GPUs, too, this third limit exists: a multiprocessor of an H100 computes 16 exponentials per clock and 4096 FLOPs of dense bfloat16 products; the whole chip 3.9 · 10¹² exponentials a second {cite}`shah2024`. Each pair needs one, beside its $4d$ FLOPs. For which width of head do they take as long as the products?
 
 # %%
 exponentials = 3.9e12
 for width in (32, 64, 128, 256):
-    products, powers = 1e12 * 4 * width / flops, 1e12 / exponentials
+    products, powers = 1e12 * 4 * width / h100_peak, 1e12 / exponentials
     print(f"heads of {width:3}: products {products:.2f} ps a pair, exponential {powers:.2f} ps")
 print(f"a weight computed again, heads of 64: {again + powers:.2f} ps, read back: {back:.2f} ps")
 assert again + powers < back / 2
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# About 64. Softmax, the step without a single product, takes as much time as both products together at that width, and half as much at 128. (A weight that is computed again needs its exponential too: it is still three times cheaper than reading it back.) So the fastest kernels compute the exponentials of one tile *while* the matrix units multiply another {cite}`shah2024`.
+# At 64: in the time of one exponential go 4096 / 16 = 256 FLOPs, and a pair has $4d$. Softmax, the step without a single product, takes as much time as both products together at that width, and half as much at 128. (A weight that is computed again needs its exponential too: it is still three times cheaper than reading it back.) So the fastest kernels compute the exponentials of one tile *while* the matrix units multiply another {cite}`shah2024`.
 # :::
 #
 # ### A roof that was not the roof
 #
-# One mistake is made by everybody: to take the bytes of the *inputs and results* for the bytes that a program moves. By that count, three steps and one kernel would be the same.
+# One mistake is easily made: to take the bytes of the *inputs and results* for the bytes that a program moves. By that count, three steps and one kernel would be the same.
 
 # %%
 ideal = costs.attention_cost(heads, n, n, d, fused=True)
 moved_by_steps = bytes_moved(in_steps)
-print(f"inputs and result {4 * ideal.moved / 1e6:.1f} MB, moved in three steps {moved_by_steps / 1e6:.0f} MB")
+print(f"inputs and result {4 * ideal.moved / 1e6:.1f} MB: {ideal.intensity():.0f} FLOP/byte; moved in three steps {moved_by_steps / 1e6:.0f} MB: {ideal.flops / moved_by_steps:.0f} FLOP/byte")
 assert moved_by_steps > 30 * 4 * ideal.moved
 
 # %% [markdown]
-# A profiler that divides FLOPs by the size of the inputs would call naive attention bound by arithmetic. It is the program that has an intensity, not the formula.
+# By its inputs this would lie far right of every ridge above; by what the program moves, far left of them. A profiler that divides FLOPs by the size of the inputs would call naive attention bound by arithmetic on a GPU. It is the program that has an intensity, not the formula.
 #
 # ## One query at a time
 #
@@ -308,12 +332,12 @@ assert moved_by_steps > 30 * 4 * ideal.moved
 # %%
 for kv_heads in (32, 8, 1):
     cost = costs.decode_cost(32, 32768, 128, kv_heads=kv_heads)
-    seconds = least_seconds(cost, flops, rate)
+    seconds = least_seconds(cost)
     print(f"{kv_heads:2} key heads for 32: {cost.intensity(2):4.1f} FLOP/byte, at least {1e6 * seconds:5.0f} µs for 32,768 tokens on an H100")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# One FLOP per byte if every head has its own keys: two for each number of the cache, which is two bytes. Three hundred times below the ridge. Sharing keys between heads ([chapter 6](06_multi_head.ipynb)) raises it in proportion, and so do several queries at once, where a model may guess ahead and check: what is read serves them all. Else a smaller cache is what makes decoding faster; fusing has nothing left to fuse.
+# One FLOP per byte if every head has its own keys: each number of the *key-value cache* (the keys and values kept from earlier tokens; no relation of the caches above) is two bytes and takes part in one multiplication and one addition. Three hundred times below the ridge. Sharing keys between heads ([chapter 6](06_multi_head.ipynb)) raises it in proportion, and so does checking several guessed tokens in one pass: what is read serves them all. Otherwise only a smaller key-value cache makes decoding faster; fusing has nothing left to fuse.
 # :::
 #
 # ## What to remember
@@ -321,12 +345,12 @@ for kv_heads in (32, 8, 1):
 # | claim | what decides | what showed it |
 # |---|---|---|
 # | time is at least FLOPs / peak and bytes / bandwidth | the larger of the two | the sum and the product |
-# | $QK^\top$ has $d/2$ FLOPs per byte in float32, $d$ in bfloat16 | the width of a head, not the length | counted, checked to the byte |
-# | naive attention is bound by memory on GPUs | their balance is 150 to 300 | published speeds |
-# | fused attention is bound by arithmetic, beyond some hundred tokens | its intensity grows with $n$ | {numref}`fig-fused-bound` |
+# | $QK^\top$ has $d/2$ FLOPs per byte in float32, $d$ in bfloat16 | the width of a head, not the length | counted from the arrays |
+# | naive attention is bound by memory on GPUs, for heads of up to 128 | their balance is 150 to 300 | published speeds |
+# | fused attention is bound by arithmetic, beyond some hundred tokens | its intensity grows with $n$ | 128, 256, 511 FLOP/byte against 295 |
 # | recomputing beats reading | on GPUs, several times; not on a core with a low balance | picoseconds |
-# | exponentials are free | at heads of 64 they cost as much as the products | 3.9 · 10¹² a second |
-# | decoding waits for the cache | one FLOP per byte | one query |
+# | exponentials are not free | at heads of 64 they cost as much as the products | 3.9 · 10¹² a second |
+# | decoding waits for the key-value cache | one FLOP per byte | one query |
 #
 # **In practice.** Kernel authors start from this drawing: it says how far a kernel is from the best that *any* kernel could do, and of which kind the distance is. Vendors' profilers draw it from counters in the hardware, which see the caches too.
 #
@@ -416,7 +440,7 @@ require(largest_tile)
 # %% [markdown] tags=["ex:explore_balance", "ex-prompt", "ex-open"]
 # ```{exercise} Explore: where the cache ends
 # :label: ex-explore-balance
-# Time softmax over the rows of arrays from 64 KiB to 256 MiB, and divide the bytes moved by the time. Where does the rate fall, and which sizes of your processor's caches do the steps show?
+# Time a sum in place, `torch.add(x, y, out=y)`, of arrays from 16 KiB to 256 MiB, and divide the bytes moved (three times the size of one) by the time. Where does the rate fall, and which sizes of your processor's caches do the steps show? Then do the same with softmax. Why does it show hardly any step?
 # ```
 
 # %% [markdown]

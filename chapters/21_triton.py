@@ -17,8 +17,8 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** chapter 4 (softmax, rows that see nothing), the running maximum and sum of FlashAttention (chapter 20), and Linux, for which Triton is made. **You will build** the forward kernel of `attnlib.kernels`. **Time** about 80 minutes; the cells run in under a minute.
-# No number on this page was measured on a GPU: what is said about speed stops where the compiler's own account stops. {numref}`fig-triton-tiles` shows what the second kernel does.
+# **You need** chapter 4 (softmax, rows that see nothing), the parts of a GPU from chapter 19, the running maximum and sum of FlashAttention (chapter 20), and Linux, for which Triton is made. **You will build** the forward kernel of `attnlib.kernels`. **Time** about 80 minutes; the cells run in under a minute.
+# No number on this page was measured on a GPU: what is said about speed stops where the compiler's own account stops. {numref}`fig-triton-tiles` shows where you are going; its words come on the way.
 # :::
 
 # %%
@@ -61,12 +61,14 @@ print(tuple(scores.shape), scores.dtype)
 # %% [markdown]
 # ## One program to a row
 #
+# A GPU consists of *multiprocessors*, each with its own *registers* for the numbers at hand, a piece of fast *shared memory*, and *matrix units*, which multiply small matrices in one instruction. A *program* lives on one multiprocessor, as many *threads*, each of which computes with a few of the numbers.
+#
 # To begin with, the last step of softmax alone: divide each row by its sum.
 
 # %%
 @triton.jit
 def shares_kernel(x_ptr, out_ptr, n_cols, BLOCK: tl.constexpr):
-    row = tl.program_id(0)             # which program am I?
+    row = tl.program_id(0)             # which program am I? (0: along the first axis of the launch)
     columns = tl.arange(0, BLOCK)      # 0, 1, ..., BLOCK - 1
     inside = columns < n_cols
     x = tl.load(x_ptr + row * n_cols + columns, mask=inside, other=0.0)
@@ -74,7 +76,7 @@ def shares_kernel(x_ptr, out_ptr, n_cols, BLOCK: tl.constexpr):
     tl.store(out_ptr + row * n_cols + columns, shares, mask=inside)
 
 # %% [markdown]
-# Every line but the first is about a **block**, here of `BLOCK` numbers, and a block is always a power of two long: known to the compiler (`tl.constexpr`), which deals its numbers out to threads. A tensor arrives as a **pointer**, the place of its first number; `x_ptr + row * n_cols + columns` is a block of 16 places.
+# Every line of its body but the first is about a **block**, here of `BLOCK` numbers, and a block is always a power of two long: known to the compiler (`tl.constexpr`), which deals its numbers out to threads. A tensor arrives as a **pointer**, the place of its first number; `x_ptr + row * n_cols + columns` is a block of 16 places.
 # A row has 15 numbers, so the **mask** says which of the places are ours; what is not loaded counts as `other`.
 #
 # `shares_kernel[(15,)]` launches 15 **programs**, which differ in nothing but `tl.program_id(0)`.
@@ -167,7 +169,7 @@ def row_softmax_kernel(
 require(row_softmax_kernel)
 
 # %% [markdown]
-# The library's version differs in three points. It takes any of the three formats and computes in float32; its row number has 64 bits, since row times stride may pass $2^{31}$; and a row of $-\infty$ alone gives zeros (this book's contract, chapter 4), by two maxima and no `if`.
+# The library's version differs in three points. It takes float16, bfloat16 and float32, computes in float32 and writes in the format of `out`; its row number has 64 bits, since row times stride may pass $2^{31}$; and a row of $-\infty$ alone gives zeros (this book's contract, chapter 4), by two maxima and no `if`.
 
 # %%
 @triton.jit
@@ -193,7 +195,7 @@ print(weights[8, :4], "and a row of -inf:", weights[3, :4])
 # %% [markdown]
 # From here on it is `attnlib.kernels.softmax.softmax_kernel`, launched by `attnlib.kernels.row_softmax`.
 #
-# Why would one write it? PyTorch runs softmax's five steps as one kernel of its own; written out as `max`, subtract, `exp`, `sum`, divide they are five, and each reads its input from the GPU's memory and writes its result back. How many times does an entry travel, in five kernels and in one?
+# What does one kernel gain over five? (PyTorch's own softmax is one, too.) Written out as `max`, subtract, `exp`, `sum`, divide they are five, and each reads its input from the GPU's memory and writes its result back. How many times does an entry travel, in five kernels and in one?
 
 # %%
 steps = {"max": 1, "subtract": 2, "exp": 2, "sum": 1, "divide": 2}  # reads and writes of the whole matrix
@@ -220,8 +222,8 @@ def head_start(matrix, batch, head, strides):
 def load_tile(matrix, first, seq, strides, ROWS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, WHOLE: tl.constexpr):
     rows, columns = tl.arange(0, ROWS), tl.arange(0, BLOCK_D)
     at = matrix + tl.cast(first, tl.int64) * strides[2]      # 64 bits: offsets may pass 2^31
-    at = at + (rows[:, None] * strides[2] + columns[None, :] * strides[3])   # within a tile 32 bits suffice: seen to at the launch
-    if WHOLE and BLOCK_D == DIM:
+    at = at + (rows[:, None] * strides[2] + columns[None, :] * strides[3])   # within a tile 32 bits suffice: `kernels.attention` checks it
+    if WHOLE and BLOCK_D == DIM:                             # a width that is no power of two keeps its mask
         tile = tl.load(at)                                   # nothing can stick out, and a mask costs time
     else:
         tile = tl.load(at, mask=(first + rows < seq)[:, None] & (columns < DIM)[None, :], other=0.0)
@@ -265,9 +267,9 @@ def attend_tile(q, k, v, out, row_max, row_sum, seen, scale, MASKED: tl.constexp
     return out, new_max, row_sum
 
 # %% [markdown]
-# It is `attnlib.kernels.forward.attend_tile`. `MASKED` is known when the kernel is compiled, so the `if` costs nothing: Triton makes code for one branch. The powers are rounded to the format of the values before the second product, because a matrix unit wants both of its inputs in the same format; it *adds* in float32.
+# It is `attnlib.kernels.forward.attend_tile`. `MASKED` is known when the kernel is compiled, so the `if` costs nothing: Triton makes code for one branch. The powers are rounded to the format of the values before the second product, because a matrix unit wants both of its inputs in the same format; it *adds* in float32, to the third argument of `tl.dot`: here what has been gathered so far.
 #
-# `input_precision` matters for float32 alone: without it NVIDIA's GPUs from 8.0 on round the inputs of the product to TF32, which has 10 bits after the leading one instead of 23. The interpreter does not. What passes here would fail there.
+# `input_precision` matters for float32 alone: without it NVIDIA's GPUs since the A100 round the inputs of the product to TF32, which has 10 bits after the leading one instead of 23. The interpreter does not. What passes here would fail there.
 #
 # ## Who does what?
 #
@@ -299,6 +301,9 @@ def schedule(lengths, units):
 short_first, long_first = schedule(range(1, 33), 6), schedule(range(32, 0, -1), 6)
 for name, bars in (("shortest first", short_first), ("longest first", long_first)):
     print(f"{name}: done after {max(start + length for _, start, length in bars):.0f} tiles; evenly shared: {sum(range(33)) / 6:.0f}")
+for tiles in (32, 128):
+    end = max(start + length for _, start, length in schedule(range(1, tiles + 1), 6))
+    print(f"{tiles:3} tiles, shortest first: {end / (tiles * (tiles + 1) / 12):.2f} of an even share")
 
 # %% mystnb={"image": {"alt": "Two timelines of six units. With the shortest programs first, the bars grow longer to the right and the units finish far apart; with the longest first, the short ones fill the gaps at the end and all units finish nearly together."}, "figure": {"caption": "The same programs in two orders. Long ones begun last leave units idle at the end.", "name": "fig-triton-schedule"}}
 plots.schedules({"shortest first": short_first, "longest first": long_first}, 6)
@@ -306,7 +311,8 @@ plt.show()
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# It matters while there are few programs for each unit, that is, for long sequences and small batches. Begun first, the long ones leave the short ones to fill the gaps. The kernel's `LAST_FIRST` is this; schedulers call it *longest processing time first*.
+# It matters while there are few programs for each unit, that is, for small batches, few heads and texts that are not very long: with 128 tiles in place of 32 the same six units lose 4% at the end, not 16%. Begun first, the long ones leave the short ones to fill the gaps. The kernel's `LAST_FIRST` is this within each head (the heads follow each other, so that with many of them it gains
+# less than here); schedulers call it *longest processing time first*.
 # :::
 #
 # The walk itself: which keys does a tile of queries need, and where must it look at single pairs?
@@ -330,7 +336,7 @@ def seen_in_tile(first_q, first_k, seq_q, seq_k, CAUSAL: tl.constexpr, BLOCK_Q: 
     return seen
 
 # %% [markdown]
-# `attnlib.kernels.forward.keys_reached` and `attnlib.kernels.forward.seen_in_tile`. Take 37 queries and 53 keys, causal, in tiles of 16 by 16: three rows of four tiles. How many of the twelve are computed, and how many of those need a mask? Decide first; then let the kernel's functions answer, and hold the answer against the mask itself.
+# `attnlib.kernels.forward.keys_reached` and `attnlib.kernels.forward.seen_in_tile`. Take 37 queries and 53 keys, causal, in tiles of 16 by 16: three rows of four tiles. (The queries are the *last* ones: query 0 of 37 sees the keys 0 to 16, the last query sees the last key.) How many of the twelve are computed, and how many of those need a mask? Decide first; then let the kernel's functions answer, and hold the answer against the mask itself.
 
 # %%
 @triton.jit
@@ -387,7 +393,7 @@ def forward_kernel(
     acc = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
 
     whole, stop = keys_reached(first_q, seq_q, seq_k, CAUSAL, BLOCK_Q, BLOCK_K)
-    for first in range(0, whole, BLOCK_K):                   # no masks in here
+    for first in range(0, whole, BLOCK_K):                   # no mask on keys in here
         k_tile = load_tile(k_head, first, seq_k, k_strides, BLOCK_K, DIM, BLOCK_D, True)
         v_tile = load_tile(v_head, first, seq_k, v_strides, BLOCK_K, DIM_V, BLOCK_V, True)
         acc, row_max, row_sum = attend_tile(q_tile, k_tile, v_tile, acc, row_max, row_sum, None, scale, False, PRECISION)
@@ -437,7 +443,7 @@ def errors(q, k, v, causal, **tile):
 q, k, v = draw(2, 4, 37, 24), draw(2, 2, 53, 24), draw(2, 2, 53, 24)
 for causal in (False, True):
     ours, theirs = errors(q, k, v, causal)
-    assert ours <= 2 * theirs + 1e-7, (ours, theirs)  # and one last digit near 1, for their luck
+    assert ours <= 2 * theirs + 1e-7, (ours, theirs)  # and a last digit near 1, should PyTorch happen to be exact
 print("float32: within twice PyTorch's own error")
 
 # %% [markdown]
@@ -456,7 +462,7 @@ print("8 more cases: within twice PyTorch's own error")
 # %% [markdown]
 # ## Zeros are not nothing
 #
-# In the copy above, a row beyond the end was filled with zeros and not stored, and all was well. Keys beyond the end are filled with zeros too. Suppose that the second loop forgot them, as if 64 keys were there, eleven of them zero. Which score does a query give to a key of zeros, and what becomes of its row?
+# In the copy above, a row beyond the end was filled with zeros and not stored, and all was well. Keys beyond the end are filled with zeros too. Suppose that the second loop forgot its mask, as if 64 keys were there, eleven of them zero. Which score does a query give to a key of zeros, and what becomes of its row?
 
 # %%
 padded_k, padded_v = (torch.nn.functional.pad(each, (0, 0, 0, 11)) for each in (k, v))
@@ -480,13 +486,13 @@ print(f"results, in the median: {(careless / right).median():.2f} of what they s
 #
 # It executes the arithmetic, program after program. So it tests formulas, indices and masks, for the shapes you try. It does not show that the kernel
 #
-# * compiles (a GPU's products are at least 16 deep; the interpreter multiplies any),
+# * compiles (on a GPU the axis that a product sums over is at least 16 long; the interpreter multiplies any),
 # * fits: a program has at most 255 registers per thread, and tens to hundreds of KiB of shared memory,
 # * uses the matrix units, and loads ahead while it computes,
 # * rounds alike: a fused multiply-add rounds once, NumPy twice,
 # * does not depend on the order of its programs: here one ends before the next begins, so that two that write to the same place never race,
-# * reads only what belongs to it: here a read beyond the end of a tensor returns something or other,
-# * is right in bfloat16, which the interpreter of this version stores as integers (`attnlib` refuses it there).
+# * reads only what belongs to it: here a read beyond the end of a tensor returns something or other, and what a mask keeps out is 0 without `other`, which on a GPU is undefined,
+# * is right in bfloat16, which the interpreter (of Triton 3.7) stores as integers (`attnlib` refuses it there).
 #
 # The first four can be read in what the compiler makes, and it runs anywhere; the last three need a GPU, or care.
 #
@@ -500,7 +506,7 @@ report = kernels.compile_report(forward_kernel, (9, 0), **compile_arguments(forw
 print(report)
 
 # %% [markdown]
-# A **warp** is 32 threads that are given their instructions together; a program of eight warps has 256. A **register** is a number of 32 bits that a thread holds; a multiprocessor has 65,536 of them, divided among the threads that live on it. HGMMA is the instruction of this chip's matrix units. **Stages** say for how many tiles of keys, and of values, shared memory has room: one is worked on while the others are on their way.
+# A **warp** is 32 threads that are given their instructions together; a program of eight warps has 256. A **register** is a number of 32 bits that a thread holds; a multiprocessor has 65,536 of them, divided among the threads that live on it, so that 8 warps have at most 255 each, 16 warps 128, and 32 warps 64. What finds no register is **spilled** to memory. HGMMA is the instruction of this chip's matrix units. **Stages** say for how many tiles of keys, and of values, shared memory has room: one is worked on while the others are on their way. (The 65,536 bytes are three stages of two tiles of 64 by 64 numbers, 48 KiB, and the 16 KiB of the queries, which this chip's matrix units read from there.)
 #
 # Between the source and the machine lie five texts. The product of queries and keys, in each of them:
 
@@ -538,7 +544,7 @@ assert (twice == 1).all() and once.min() < 0.9998
 # So the largest power is 1 in the interpreter and almost 1 on a GPU. Now look at `divisor`. A row that sees a key has a power of 1 in its sum, so that `tl.maximum(row_sum, 1)` would look as good, and every test on this page would pass. What would it do to a query that sees one key, with such a score?
 #
 # :::{dropdown} Our answer
-# On a GPU, and there alone, it would get 0.9997 of its value: its sum is 0.9997, and is not what it is divided by. Anything does that lies above 0 and far below the sum of a row with a key in it, such as 1e-30. (For scores of ordinary size the difference is in float32's last digits; and our softmax is free of it, because there the maximum is subtracted from the very number it was taken from.)
+# On a GPU, and there alone, it may get as little as 0.9997 of its value: its sum is 0.9997, and it is divided by 1. As a floor any number will do that lies above 0 and far below the sum of a row with a key in it, such as 1e-30. (For scores of ordinary size the difference is in float32's last digits; and our softmax is free of it, because there the maximum is subtracted from the very number it was taken from.)
 # :::
 #
 # ### Predict the registers
@@ -551,7 +557,7 @@ need = {"result": 128 * 64 / threads, "scores": 128 * 128 / threads, "powers, tw
 print({name: int(count) for name, count in need.items()}, "sum", int(sum(need.values())))
 
 # %% [markdown]
-# 256 already, without addresses, maxima and sums, and there are 255. What does the compiler do? And which of these would fit: eight warps; 64 keys to a tile; a head 128 wide?
+# 256, without addresses, maxima and sums, and there are 255; if all of it is alive at once. (It need not be: scores may become powers bit by bit.) What does the compiler do? And which of these would fit: eight warps; 64 keys to a tile; a head 128 wide?
 
 # %%
 candidates = [(64, 64, 4, 64), (128, 64, 4, 64), (128, 128, 4, 64), (128, 128, 8, 64), (128, 64, 4, 128), (128, 128, 4, 128), (128, 128, 8, 128)]
@@ -576,23 +582,26 @@ assert all(each.matrix_instructions for each in found)
 assert by_tile[128, 128, 4, 64].spill_stores and by_tile[128, 128, 4, 128].spill_stores > by_tile[128, 128, 4, 64].spill_stores
 assert not by_tile[128, 128, 8, 64].spill_stores and not by_tile[128, 128, 8, 128].spill_stores
 assert by_tile[128, 64, 4, 128].spill_stores  # although its sum is 224
+more = [each.registers - (bq * dim + bq * bk * 3 // 2) // (32 * warps) for (bq, bk, warps, dim), each in by_tile.items() if not each.spill_stores]
+assert 40 <= min(more) and max(more) <= 100
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Four warps spill at 128 by 128: numbers without a register go to *local memory*, which is ordinary, slow memory with another name (behind the caches, while there is room in them). Eight warps have twice the registers and halve the need of each thread. 64 keys halve the scores. A head 128 wide doubles the result, and spills at 64 keys already, although its sum is 224: where nothing spills, the compiler takes 40 to 100 registers more than
-# the sum, for addresses, maxima, and what the next step waits for. The sum tells what cannot fit; only the compiler tells what does. The kernel's author chooses between a large tile, which
+# Four warps spill at 128 by 128: numbers without a register go to *local memory*, which is ordinary, slow memory with another name (behind the caches, while there is room in them). Eight warps have twice the registers and halve the need of each thread. 64 keys halve the scores. A head 128 wide doubles the result, and spills at 64 keys already, although its sum is 224: in this table, where nothing spills, the compiler takes 40 to 100 registers more than
+# the sum, for addresses, maxima, and what the next step waits for. The sum tells where it gets tight; only the compiler tells what fits (the last exercise has a tile with a sum of 256 that does). The kernel's author chooses between a large tile, which
 # reads keys and values less often, and several small programs at once, which hide each other's waiting; *programs at once* is the last column.
 # :::
 #
 # ### Another chip, other formats
 #
-# The same tile for an A100 (8.0), in float32, in float32 rounded to TF32, and without the promise that `q`, `k` and `v` begin at multiples of 16 bytes. Which of the four still use matrix units? Which still loads ahead, with keys and values waiting in shared memory?
+# The same tile for an A100 (8.0), in float32, in float32 rounded to TF32, and without the promise that `q`, `k` and `v` begin at multiples of 16 bytes. (`attrs` holds such promises, by an argument's position; `constexprs` what is fixed when the kernel is compiled.) Which of the four still use matrix units? Which still loads ahead, with keys and values waiting in shared memory?
 
 # %%
 same = compile_arguments(forward_kernel, Tile(64, 64, 8, 3), "bf16", 64)
 single = compile_arguments(forward_kernel, Tile(64, 64, 8, 3), "fp32", 64)
 rounded = {**single, "constexprs": {**single["constexprs"], "PRECISION": "tf32"}}
-unaligned = {**same, "attrs": {at: each for at, each in same["attrs"].items() if at not in ((0,), (1,), (2,))}}
+tensors = (0,), (1,), (2,)  # the positions of q, k and v
+unaligned = {**same, "attrs": {at: each for at, each in same["attrs"].items() if at not in tensors}}
 variants = {
     "9.0, bf16": dict(capability=(9, 0), **same), "8.0, bf16": dict(capability=(8, 0), **same),
     "9.0, fp32": dict(capability=(9, 0), **single), "9.0, fp32 as tf32": dict(capability=(9, 0), **rounded),
@@ -602,20 +611,21 @@ for name, each in zip(variants, kernels.compile_reports([dict(kernel=forward_ker
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# The A100 has matrix units of an older kind (HMMA). Exact float32 has none: its products run on the ordinary units, and at this tile it spills (the shipped one is 32 by 32); TF32 has its matrix units back, and 13 bits less. Without aligned pointers the loads are no longer copied ahead in the background (`cp.async` is that instruction): everything is right, the matrix units are used, and the kernel waits for memory. PyTorch's
+# The A100 has matrix units of an older kind (HMMA), which take their numbers from registers. Exact float32 has none: its products run on the ordinary units, and at this tile it spills (the shipped one is smaller, see below); TF32 has its matrix units back, and 13 bits less. Without aligned pointers the loads are no longer copied ahead in the background (`cp.async` is that instruction): everything is right, the matrix units are used, and the kernel waits for memory. PyTorch's
 # allocator aligns its tensors; a slice such as `x[..., 1:]` is not aligned.
 # :::
 #
 # ### What is shipped
 #
-# `attnlib.kernels` comes with a table of tiles, for two classes of GPU and three widths of head, in which nothing spills: a test compiles all of them. On a GPU it times the candidates at the first call and keeps the fastest.
+# `attnlib.kernels` comes with a table of tiles (queries, keys, warps, stages), for two classes of GPU and three widths of head, in which nothing spills: a test compiles all of them, with the causal mask and without. On a GPU it times the candidates at the first call and keeps the fastest.
 
 # %%
-for width in (64, 128, 256):
-    print(width, [tuple(each) for each in shipped("forward", (9, 0), 16, width)])
+for bits in (16, 32):
+    for width in (64, 128, 256):
+        print(f"{bits} bits, heads {width:3} wide:", [tuple(each) for each in shipped("forward", (9, 0), bits, width)])
 
 # %% [markdown]
-# How fast they are has **not yet been measured**: this page was made without a GPU. What can be said from here is that nothing spills, that the matrix units do the products and that loads run ahead; a kernel that fails one of these is slow, and one that passes all three may still be. FlashAttention-3, one of the opponents it will be held
+# How fast they are has **not yet been measured**: this page was made without a GPU. What can be said from here, of the formats of 16 bits, is that nothing spills, that the matrix units do the products and that loads run ahead (float32, multiplied exactly, has no matrix units); a kernel that fails one of these is slow, and one that passes all three may still be. FlashAttention-3, one of the opponents it will be held
 # against, also overlaps the softmax of one tile with the products of the next {cite}`shah2024`, which this kernel leaves to the hardware's scheduler.
 #
 # ## Use it
@@ -642,9 +652,9 @@ except TypeError as error:
 # | zeros pad sums, $-\infty$ pads softmax | maxima; eleven keys that are not there |
 # | no masks in the middle, masks on the edge, nothing beyond | {numref}`fig-triton-tiles` |
 # | the interpreter tests the arithmetic, except for its roundings; the compiler tells registers, spills, matrix units | {numref}`fig-triton-registers` |
-# | registers: more than the numbers of the tile divided by threads, at most 255 | 128 by 128 with four and eight warps |
+# | registers: about the numbers of the tile divided by threads, and some; at most 255 | 128 by 128 with four and eight warps |
 #
-# **In practice.** Triton's own tutorial has a kernel of this family; PyTorch's flex_attention generates one for a mask you write {cite}`dong2024`. FlashAttention-3 divides its warps into those that load and those that compute {cite}`shah2024`, which Triton's blocks do not show. (Triton can be asked to divide the warps itself, by `tl.range(..., warp_specialize=True)`: in this version for Blackwell alone, and for simple loops.)
+# **In practice.** Triton's own tutorial has a kernel of this family; PyTorch's flex_attention generates one for a mask you write {cite}`dong2024`. FlashAttention-3 divides its warps into those that load and those that compute {cite}`shah2024`, which Triton's blocks do not show. (Triton can be asked to divide the warps itself, by `tl.range(..., warp_specialize=True)`: in Triton 3.7 for Blackwell alone, and for simple loops.)
 #
 # **Shortcut taken here.** Loads go through pointers; chips from 9.0 on also have a unit that fetches whole tiles by a descriptor (TMA), which spares threads the addresses. The kernel leaves it out to stay readable on both classes of GPU.
 
@@ -667,7 +677,7 @@ except TypeError as error:
 #
 # It is right where `BLOCK_R` divides `n_rows` and `BLOCK_C` divides `n_cols`. Write `column_mean_kernel(x_ptr, out_ptr, n_rows, n_cols,
 # BLOCK_R, BLOCK_C)`, which is right for all sizes. What stands before and after the matrix is unknown, NaN included, and nothing may be
-# written beyond the `n_cols` places of `out`.
+# written beyond the `n_cols` places of `out`. (A load beyond the matrix may return anything, or end the program: mask it too.)
 # ```
 
 # %% tags=["ex:column_mean_kernel", "ex-stub"]

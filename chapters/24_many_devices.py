@@ -45,7 +45,7 @@ def draw(*shape):
 # %% [markdown]
 # ## What fills a device?
 #
-# Take one attention layer of the size of Llama 3 8B {cite}`grattafiori2024`: 32 query heads, 8 key heads, 128 wide, two bytes a number; and a text of a million tokens. Scores are never stored. How much memory do queries, keys, values and the result take?
+# Take one attention layer of the size of Llama 3 8B {cite}`grattafiori2024`: 32 query heads, 8 key heads, 128 wide, two bytes a number; and a text of a million tokens ($2^{20}$: thousands and millions of tokens are powers of two here). Scores are never stored. How much memory do queries, keys, values and the result take?
 
 # %%
 HEADS, KV_HEADS, DIM_HEAD, MILLION = 32, 8, 128, 2**20
@@ -56,22 +56,27 @@ def layer_gib(seq):
 
 
 for devices in (1, 8, 64):
-    print(f"{devices:2} devices: {layer_gib(MILLION // devices):6.3f} GiB each, for one layer of 32")
+    print(f"{devices:2} devices: {layer_gib(MILLION // devices):6.3f} GiB each for one layer, {32 * layer_gib(MILLION // devices):5.0f} for 32")
 
 # %% [markdown]
-# Twenty gibibytes for one layer, and training keeps them for every layer until the backward pass comes, or has to compute them again. Cut the text into 8 pieces, and each device holds an eighth. This is called *context parallelism*. Which parts of a Transformer block does such a cut disturb?
+# Twenty gibibytes for one layer. Training keeps them for every layer until the backward pass comes, 640 GiB in all, or has to compute them again; an H200 has 141 GB {cite}`nvidia2024`. Cut the text into 8 pieces, and each device holds an eighth. This is called *context parallelism*. Which parts of a Transformer block does such a cut disturb?
 #
 # :::{dropdown} Your prediction, then ours
-# Attention alone. Projections, normalisations, the MLP and the loss treat each token by itself: forward, a device does them for the tokens it has, and needs to ask nobody. (Backward the gradients of the weights are summed over all devices, once a training step, as with any text that is shared out.) In attention a query must meet *all* keys it may see, and most of these are elsewhere.
+# Attention alone. Projections, normalisations, the MLP and the loss treat each token by itself: forward, a device does them for the tokens it has, and needs to ask nobody. (Backward the gradients of the weights are summed over all devices, once a training step, as with any batch that is shared out.) In attention a query must meet *all* keys it may see, and most of these are elsewhere.
 # :::
 #
 # ## Who has to travel?
 #
-# Chapter 20 ended with this: attention over some of the keys, as a pair of result and {term}`log-sum-exp`, is all that the rest needs to know. So a device can attend to the keys it has, then to those of another device, and merge. Either the queries travel with their unfinished results, or the keys and values do. Which would you send?
+# Chapter 20 ended with this: attention over some of the keys, as a pair of result and {term}`log-sum-exp`, is all that the rest needs to know. Two such pairs $(O_a, L_a)$ and $(O_b, L_b)$ merge into one, each result weighted by its sum of powers $e^{L}$:
+#
+# $$O = \frac{e^{L_a} O_a + e^{L_b} O_b}{e^{L_a} + e^{L_b}}, \qquad L = \log\left(e^{L_a} + e^{L_b}\right).$$
+#
+# That is `merge_partial`. So a device can attend to the keys it has, then to those of another device, and merge. Either the queries travel with their unfinished results, or the keys and values do. Which would you send?
 
 # %%
 tokens = MILLION // 8
-sent = {"keys and values": 2 * KV_HEADS * DIM_HEAD * 2, "queries, result, log-sum-exp": HEADS * (DIM_HEAD * 2 + (DIM_HEAD + 1) * 4)}
+unfinished = (DIM_HEAD + 1) * 4  # bytes of a result and its log-sum-exp: sums that go on are kept in float32
+sent = {"keys and values": 2 * KV_HEADS * DIM_HEAD * 2, "queries, result, log-sum-exp": HEADS * (DIM_HEAD * 2 + unfinished)}
 for what, bytes_per_token in sent.items():
     print(f"{what}: {bytes_per_token * tokens / 2**20:.0f} MiB a step")
 
@@ -122,11 +127,11 @@ print(f"averages differ from the result by {error:.2f} of its length")
 assert error > 0.1
 
 # %% [markdown]
-# A piece of the text with larger scores deserves more of the weight; how much, only its log-sum-exp knows.
+# A piece of the text with larger scores deserves more of the weight: the share $e^{L}$ that its log-sum-exp stands for.
 #
 # ## A causal ring is half idle
 #
-# In a decoder a query sees no later token. With four ranks that hold the text in order, rank 0 has the beginning: after its own keys there is nothing more for it to see. Rank 3 has the end, and sees everything. How much time does the {term}`causal mask` save, if in each step all wait for the slowest?
+# In a decoder a query sees no later token. With four ranks that hold the text in order, rank 0 has the beginning: after its own keys there is nothing more for it to see. How much time does the {term}`causal mask` save, if in each step all wait for the slowest? `costs.ring_steps` counts, step by step, the pairs of query and key that each rank has to compute: with 1024 tokens a rank, $1024^2 = 1{,}048{,}576$ against a piece that it sees whole, and $1024 \cdot 1025 / 2$ against its own.
 
 # %%
 in_order = costs.ring_steps(4096, 4, zigzag=False)
@@ -135,18 +140,19 @@ for step, scores in enumerate(in_order):
 
 # %%
 def busy(steps):
+    """The work that is done, over the work that all ranks could do while the slowest of each step is at it."""
     return sum(map(sum, steps)) / sum(len(each) * max(each) for each in steps)
 
 
-saved = sum(max(each) for each in in_order) / (4 * 1024**2)
-print(f"time against full attention: {saved:.3f}; share of time in which ranks are busy: {busy(in_order):.2f}")
+spent = sum(max(each) for each in in_order) / (4 * 1024**2)
+print(f"time against full attention: {spent:.3f}; share of time in which ranks are busy: {busy(in_order):.2f}")
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# Next to nothing: only the first step, where everybody is on the diagonal, gets shorter. Half of all scores are skipped, and the time saved is an eighth. Striped Attention described this imbalance {cite}`brandon2023`.
+# Next to nothing: only the first step, where everybody is on the diagonal, gets shorter. Half of all scores are skipped, and the time saved is an eighth; with more ranks it is less still, and the busy share goes to a half. Striped Attention described this imbalance {cite}`brandon2023`.
 # :::
 #
-# The way out: deal the text so that every rank has some of the beginning and some of the end. Cut it into twice as many stretches as ranks, and give rank $r$ the $r$-th from the front and the $r$-th from the end. This *zigzag* order was used to train Llama 3 {cite}`grattafiori2024`; Striped Attention deals tokens like
+# The way out: deal the text so that every rank has some of the beginning and some of the end. Cut it into twice as many stretches as ranks (`chunks` in code; the piece of a rank is two of them), and give rank $r$ the $r$-th from the front and the $r$-th from the end. This *zigzag* order was used to train Llama 3 {cite}`grattafiori2024`; Striped Attention deals tokens like
 # cards instead {cite}`brandon2023`.
 
 # %%
@@ -192,7 +198,7 @@ for owner in (1, 0, 3, 2):                                   # as they come by a
     print(f"rank 1 meets keys of rank {owner}: pairs {chunk_pairs(chunks_of(1, 4), chunks_of(owner, 4))}")
 
 # %% [markdown]
-# This is `attnlib.ring.chunk_pairs`; `True` marks the diagonal. Except with its own keys a rank always has two of the four pairs to compute, and no mask at all: against an earlier rank both its stretches see the first of the two, against a later rank its last stretch sees both. Count.
+# This is `attnlib.ring.chunk_pairs`. In $(i, j)$ the $i$-th stretch of my two meets the $j$-th of theirs; `True` marks the diagonal. Except with its own keys a rank always has two of the four pairs to compute, and no mask at all: against an earlier rank both its stretches see the first of the two, against a later rank its last stretch sees both. Count.
 
 # %%
 zigzag = costs.ring_steps(4096, 4, zigzag=True)
@@ -226,8 +232,8 @@ for name, zigzag_order in (("in order", False), ("zigzag", True)):
     print(f"{name:8}: busy {busy(costs.ring_steps(8 * 8192, 8, zigzag=zigzag_order)):.1%} of the time")
 
 # %% [markdown]
-# [ring-flash-attention](https://github.com/zhuzilin/ring-flash-attention/blob/01c8baf5eafc95c1a255690bcdb5359b600d765a/README.md) reports, for eight A100, forward and backward, 52.5% of the speed that its kernel reaches without a ring if the text is in order, and 89.8% in zigzag; forward alone 51.4% and 81.7%.
-# What the count leaves out, messages and smaller pieces among it, costs 1 to 2 points in order and 10 to 18 in zigzag. (Their figures, not ours.)
+# [ring-flash-attention](https://github.com/zhuzilin/ring-flash-attention/blob/01c8baf5eafc95c1a255690bcdb5359b600d765a/README.md) reports, for eight A100 GPUs, forward and backward, 52.5% of the speed that its kernel reaches without a ring if the text is in order, and 89.8% in zigzag; forward alone 51.4% and 81.7%.
+# What the count leaves out, messages and smaller pieces among it, costs 1 to 2 percentage points in order and 10 to 18 in zigzag; why zigzag loses more, the page does not say. (Their figures, not ours.)
 #
 # ## Now with real processes
 #
@@ -237,7 +243,9 @@ for name, zigzag_order in (("in order", False), ("zigzag", True)):
 print(inspect.getsource(Ring.go_round))
 
 # %% [markdown]
-# A program for it is started as often as there are ranks, by `torchrun`, and each copy learns from its environment who it is. All copies execute the same lines; `rank` tells them apart. On GPUs, `gloo` becomes `nccl`, and each process first chooses a GPU of its own with `torch.cuda.set_device` and puts its tensors there. Three ranks, not two: in a ring of two the next is also the one before, and nobody would notice that a program sends the wrong way. (`ring.torchrun` writes the program to a file, runs `torchrun --standalone --nproc-per-node 3` on it, and ends it should it hang.)
+# `pass_on` starts to send to the next rank and to receive from the one before, and returns at once; `wait` gives what has come.
+#
+# A program for the ring is started as often as there are ranks, by `torchrun`, and each copy learns from environment variables (`RANK`, `WORLD_SIZE`) who it is. All copies execute the same lines; `rank` tells them apart. `gloo` is the library that carries messages between CPUs; on GPUs it becomes `nccl`, and each process first chooses a GPU of its own with `torch.cuda.set_device` and puts its tensors there. Three ranks, not two: in a ring of two the next is also the one before, and nobody would notice that a program sends the wrong way. (`ring.torchrun` writes the program to a file, runs `torchrun --standalone --nproc-per-node 3` on it (one machine, three processes), and ends it should it hang. `count_sent` counts the bytes that a rank sends. To check its part, every rank also computes the whole text alone, which no real program would.)
 
 # %%
 PROGRAM = """
@@ -279,10 +287,10 @@ for rank, error, *_ in found:
 #
 # ## Backwards round the ring
 #
-# One could let autograd differentiate the merges. It would keep the partial result of every step, and with it the keys and values that came by: in the end every rank would hold those of the whole text. There is a better way, and chapter 20 has it already: with the log-sum-exp of the **whole** row, and $\delta$, the product of its result with the result's gradient, every tile gives its own share of all gradients, independently of the others. A piece of keys from another device is nothing but a large tile:
+# One could let autograd differentiate the merges. It would keep the partial result of every step, and with it the keys and values that came by: in the end every rank would hold those of the whole text. There is a better way, and chapter 20 has it already: with the log-sum-exp of the **whole** row, and $\delta$, for each row the dot product of its result with the result's gradient, every tile gives its own share of all gradients, independently of the others. A piece of keys from another device is nothing but a large tile:
 
 # %%
-def shares_of_gradients(q, d_out, lse, delta, k, v):
+def shares_of_gradients(q, d_out, lse, delta, k, v):          # d_out: the gradient that comes from above
     group, scale = q.shape[1] // k.shape[1], q.shape[-1] ** -0.5
     k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))   # for each query head
     weights = torch.exp(q @ k.mT * scale - lse.unsqueeze(-1))    # of the whole row: over this piece they sum to less than 1
@@ -295,14 +303,14 @@ def shares_of_gradients(q, d_out, lse, delta, k, v):
 
 # %%
 def ring_backward_in_one_process(rows, k, v):
-    d_q = [torch.zeros_like(q) for q, *_ in rows]
+    d_q = [torch.zeros_like(q) for q, *_ in rows]            # rows: (q, d_out, lse, delta) of each rank
     held = [(*piece, *(torch.zeros_like(x) for x in piece)) for piece in zip(k, v, strict=True)]
     for _ in rows:
         for rank, mine in enumerate(rows):
             k_now, v_now, *d_kv = held[rank]
             for total, share in zip((d_q[rank], *d_kv), shares_of_gradients(*mine, k_now, v_now), strict=True):
                 total += share
-        held = held[-1:] + held[:-1]                         # the gradients travel with their keys
+        held = held[-1:] + held[:-1]                         # (k, v, d_k, d_v): gradients travel with their keys
     return [torch.cat(pieces, dim=-2) for pieces in (d_q, *list(zip(*held, strict=True))[2:])]
 
 # %%
@@ -330,13 +338,13 @@ print(f"backward / forward: {backward // forward} in float64, {half[1] // half[0
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# With $R$ ranks each passes on $R - 1$ pieces of keys and values: $2 (R - 1) \cdot n/R \cdot h_{kv} \cdot d$ numbers for $n$ tokens and $h_{kv}$ key heads of width $d$. Backward the same again, and as many numbers of gradients: twice as much, and with half-precision inputs three times, because sums that grow from rank to rank are kept in float32.
+# Forward each rank passes on all pieces of keys and values but one. Backward the same again, and as many numbers of gradients: twice as much, and with half-precision inputs three times, because sums that grow from rank to rank are kept in float32.
 # :::
 #
 # ## Three ways to share a text
 #
-# The ring is not the only one. **All-gather**: every rank collects all keys and values first, then computes alone. It sends the same number of bytes as the ring, and holds all $R$ pieces at once; in the ring a rank holds three, its own, the one at hand and the one on its way. Llama 3 did this all the same {cite}`grattafiori2024`: with 8 key heads for 128 query heads the keys of a text are small beside its queries, and any mask is easy once all keys are
-# there. **All-to-all** (Ulysses): the ranks exchange queries, keys and values so that each has the *whole* text for *some heads*, computes alone, and exchanges back {cite}`jacobs2023`; under a causal mask all have the same work without any zigzag. What does each send, for 128 thousand tokens of our layer?
+# The ring is not the only one. Take $R$ ranks and a text of $n$ tokens. **All-gather**: every rank collects all keys and values first, then computes alone. It sends the same number of bytes as the ring, and holds all $R$ pieces at once; in the ring a rank holds three, its own, the one at hand and the one on its way. Llama 3 did this all the same {cite}`grattafiori2024`: in its largest model, with 8 key heads for 128 query heads, the keys of a text are small beside its queries, and any mask can be applied once all keys are
+# there. **All-to-all** (Ulysses): the ranks exchange queries, keys and values so that each has the *whole* text for *some heads*, computes alone, and exchanges the result back {cite}`jacobs2023`: of its own $n/R$ tokens each keeps one part in $R$ and sends the others, so $\frac{R-1}{R} \cdot \frac{n}{R} \cdot 2 (h + h_{kv}) d$ numbers for $h$ query heads, $h_{kv}$ key heads and a width of $d$. Under a causal mask all have the same work without any zigzag. What does each send, for 128 thousand tokens of our layer?
 
 # %%
 SEQ = 2**17
@@ -354,15 +362,15 @@ plots.traffic(counts, table)
 plt.show()
 
 # %% [markdown]
-# Round the ring each device sends $(R - 1)/R$ of all keys and values: more devices do not make it less. All-to-all sends its own $n/R$ tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them). The two can be combined, all-to-all within a machine and a ring between machines {cite}`fang2024`. And where few new tokens meet a long cache that lies spread over the devices, the *queries* go round, which are fewer {cite}`yang2024c`. And bytes are not time: the ring's messages can hide behind computation.
+# Round the ring each device sends $(R - 1)/R$ of all keys and values: more devices do not make it less. All-to-all sends its own tokens once, and so becomes cheaper with every device; but it needs a key head for each (or copies of them): hence the `nan`, and the line that ends at 8. The two can be combined, all-to-all within a machine and a ring between machines {cite}`fang2024`. And where few new tokens meet a long cache that lies spread over the devices, the *queries* go round, which are fewer {cite}`yang2024c`. And bytes are not time: the ring's messages can hide behind computation.
 #
 # ## When does the ring cost nothing?
 #
-# In a step a rank with $c$ tokens, $h$ query heads and $h_{kv}$ key heads computes $4 c^2 d$ FLOPs a query head and sends $2 c d$ numbers a key head. Both grow with $c$, the one with its square. From some length on, the message has arrived before it is needed. With $F$ FLOPs and $B$ bytes a second and two bytes a number:
+# In a step a rank with $c$ tokens, $h$ query heads and $h_{kv}$ key heads computes $4 c^2 d$ FLOPs a query head (two products, each $2 c^2 d$) and sends $2 c d$ numbers a key head (keys and values). Both grow with $c$, the one with its square. From some length on, the message has arrived before it is needed. With $F$ FLOPs and $B$ bytes a second and two bytes a number:
 #
 # $$\frac{4 c^2 d\, h}{F} \ge \frac{4 c\, d\, h_{kv}}{B} \quad\Longleftrightarrow\quad c \ge \frac{F}{B} \cdot \frac{h_{kv}}{h} .$$
 #
-# The paper has this condition for $h_{kv} = h$ {cite}`liu2023b`. Take an A100 by its maker's figures: 312 TFLOP/s in bfloat16, 300 GB/s each way to the GPUs of the same machine, and a link of 12.5 GB/s (100 Gbit/s) to others. How many tokens must each device have? (Forward. Backward a step takes 5 products instead of 2 and, with gradients in float32, three times the bytes: 6/5 as many tokens.)
+# The paper has this condition for $h_{kv} = h$ {cite}`liu2023b`. Take an A100 by its maker's figures: 312 TFLOP/s in bfloat16, 300 GB/s each way to the GPUs of the same machine, and a link of 12.5 GB/s (100 Gbit/s) to others. How many tokens must each device have, forward?
 
 # %%
 def least_tokens(flops, bytes_per_second, heads, kv_heads, causal):
@@ -375,14 +383,14 @@ for link, speed in (("in one machine", 300e9), ("between machines", 12.5e9)):
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# About a thousand within a machine and 25 thousand between machines. Grouped heads divide it by four; a causal mask doubles it, because half of the computation is gone and none of the bytes. All from peak rates: a kernel that reaches half of its peak hides its messages behind half as many tokens, and a link that reaches half of its own needs twice as many. The eight A100 above had 8192 tokens each.
+# About a thousand within a machine and 25 thousand between machines. Grouped heads divide it by four; a causal mask doubles it, because half of the computation is gone and none of the bytes. All from peak rates: a kernel that reaches half of its peak hides its messages behind half as many tokens, and a link that reaches half of its own needs twice as many. Backward a step takes 5 products instead of 2 and, with gradients in float32, three times the bytes: 6/5 as many tokens. The eight A100 above had 8192 tokens each, far more than the 520 that this asks for inside one machine, and yet 10 to 18 points were missing in zigzag: the condition says when messages *can* hide, not that everything else is free.
 # :::
 #
 # This is arithmetic with the maker's figures. On several GPUs this book's ring **has been neither run nor measured yet**. What follows was measured.
 #
 # ## What four processes on one computer show
 #
-# Not speed: they share two cores, and their "network" is memory. But errors and bytes do not depend on that, and how long each rank's own thread computes hardly does. They are recorded (`python -m tools.record_ring`): 8192 tokens, 4 heads over 2 key heads, 64 wide, float32, causal.
+# Not speed: they share two cores, and their "network" is memory. Errors and bytes do not depend on that, and the CPU time of each rank's own thread hardly does. They are recorded (`python -m tools.record_ring`): 8192 tokens, 4 heads over 2 key heads, 64 wide, float32, causal.
 
 # %%
 record = json.loads(Path("data/24_ring.json").read_text())
@@ -390,7 +398,7 @@ runs = {(run["ranks"], run["placement"]): run for run in record["runs"]}
 print(record["device"])
 for (ranks, placement), run in runs.items():
     multiple = max(a / b for a, b in zip(run["errors"], record["pytorch_errors"], strict=True))
-    print(f"{ranks} process(es), {placement:8}: error at most {multiple:.1f} times PyTorch's own in one process")
+    print(f"{ranks} process(es), {placement:8}: error of result and gradients at most {multiple:.1f} times PyTorch's own in one process")
     assert multiple < 2
 
 # %%
@@ -401,7 +409,7 @@ for (ranks, _), run in runs.items():
 print("every rank of every run sent what the formula says")
 
 # %% [markdown]
-# And the work? In order, the counts above say 1 : 3 : 5 : 7 for four ranks.
+# And the work? Add up the columns of the counts in order, further up: 1 : 3 : 5 : 7 for four ranks.
 
 # %%
 def seconds(placement):
@@ -414,7 +422,7 @@ shares = {name: [sum(each) / costs.causal_pairs(8192) for each in zip(*costs.rin
 for name in shares:
     print(f"{name:8}:", *(f"{each:.2f}" for each in seconds(name)), "s")
 both = [max(seconds(name)) for name in shares]
-print(f"one process alone: {alone:.2f} s in two stretches, {uncut:.2f} s in one; slowest of four, in order / zigzag: {both[0] / both[1]:.1f} (by scores {taken[0] / taken[1]:.2f})")
+print(f"one process alone: {alone:.2f} s if it cuts the text in two as zigzag does, {uncut:.2f} s if not; slowest of four, in order / zigzag: {both[0] / both[1]:.1f} (by scores {taken[0] / taken[1]:.2f})")
 assert max(seconds("in order")) > 4 * min(seconds("in order")) and max(seconds("zigzag")) < 1.2 * min(seconds("zigzag"))
 
 # %% mystnb={"image": {"alt": "Bars of CPU seconds for four ranks. In order they rise from 0.06 to 0.29; in zigzag all four stand near 0.18. Black marks, the shares that the count of scores predicts, lie close to the tops of the bars."}, "figure": {"caption": "Four processes, 8192 tokens. Marks: the share of all scores that a rank computes, times the seconds of one process alone, with two stretches. In zigzag all ranks have the same to do.", "name": "fig-ring-work"}}
@@ -422,7 +430,7 @@ plots.work({name: seconds(name) for name in shares}, {name: [share * alone for s
 plt.show()
 
 # %% [markdown]
-# The slowest rank sets the pace: 0.29 s in order, 0.18 s in zigzag. That is 1.6 times as fast, where the scores say 1.75.
+# The slowest rank sets the pace: 0.29 s in order, 0.18 s in zigzag. That is 1.6 times as fast, where the scores say 1.75. Rank 0 lies above its mark: all its work is on the diagonal, where tiles are computed whole, the scores that the mask then drops included.
 #
 # ## What to remember
 #
@@ -435,7 +443,7 @@ plt.show()
 # | the ring sends less than an all-gather | as much; it *holds* less, and hides it | `costs.ring_bytes` |
 # | messages are free | from $c \ge (F/B)(h_{kv}/h)$ tokens a device on | the maker's figures |
 #
-# **In practice.** Megatron-LM and PyTorch's `context_parallel` split a text in zigzag as here; Llama 3 trained with an all-gather of keys and values in place of the ring {cite}`grattafiori2024`. PyTorch's `context_parallel`, still called experimental, gathers by default and can pass round instead. The local step is a fused kernel in all of them; the ring needs one that returns the log-sum-exp.
+# **In practice.** [Megatron-LM](https://docs.nvidia.com/megatron-core/developer-guide/latest/apidocs/core/core.ssm.mamba_context_parallel.html) and PyTorch's `context_parallel` (in `torch.distributed.tensor.experimental`) split a text in zigzag as here; Llama 3 trained with an all-gather of keys and values in place of the ring {cite}`grattafiori2024`. PyTorch's `context_parallel`, still called experimental, gathers by default and can pass round instead. The local step is a fused kernel in all of them; the ring needs one that returns the log-sum-exp.
 #
 # **Shortcut taken here.** A step is computed with the torch tiles of chapter 20, and one process group does everything. Real programs combine this cut with others (of weights, of layers, of the batch), and pack several documents into one text, which unbalances the zigzag again.
 

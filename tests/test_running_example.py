@@ -19,8 +19,8 @@ import pytest
 from attnlib import data, reference
 
 HEADS = [("pronoun", "tired"), ("pronoun", "wide"), ("sink", "tired"), ("sink", "wide"), ("previous", "tired"), ("same_word", "tired")]
-FILES = ("minilm_heads.npz", "minilm_layer0.npz")
-COMPUTED = ("x", "x_wide", "weights", "weights_wide", "out")  # by the model; all other arrays are its parameters
+FILES = ("minilm_heads.npz", "minilm_layer0.npz", "minilm_attention.npz")
+COMPUTED = ("x", "x_wide", "weights", "weights_wide", "norms", "norms_wide", "out")  # by the model; all other arrays are its parameters
 
 
 def require_model():
@@ -41,17 +41,17 @@ def recomputed():
     loaded = tool.load_model()
     load_model, tool.load_model = tool.load_model, lambda: loaded
     try:
-        heads, layer, about = tool.extract()
+        *single, about = tool.extract()
         loaded[1].double()
-        heads64, layer64, _ = tool.extract()
+        *double, _ = tool.extract()
     finally:
         tool.load_model = load_model
     shipped = [dict(np.load(resources.files("attnlib.data") / name)) for name in FILES]
 
-    def joined(first, second):
-        return {f"{n}:{key}": array for n, part in enumerate((first, second)) for key, array in part.items()}
+    def joined(parts):
+        return {f"{n}:{key}": array for n, part in enumerate(parts) for key, array in part.items()}
 
-    return SimpleNamespace(shipped=joined(*shipped), single=joined(heads, layer), double=joined(heads64, layer64), about=about)
+    return SimpleNamespace(shipped=joined(shipped), single=joined(single), double=joined(double), about=about)
 
 
 def is_computed(key):

@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+import tomllib
 import threading
 
 import nbformat
@@ -182,13 +183,15 @@ def installing(book: Chapter) -> str:
 
 def test_a_notebook_says_how_to_install_the_library(book: Chapter, no_kernel):
     """One sentence; it knows the repository as soon as _config.yml does, and nothing is executed for that."""
-    assert 'run `pip install -e ".[torch,plots,grading]"` in it' in installing(book)
+    assert 'run `pip install -e ".[torch,plots,widgets,grading]"` in it' in installing(book)
     (book.root / "_config.yml").write_text("repository: {url: 'https://github.com/someone/book', branch: trunk}\n")
     assert notebooks.assess(book) == notebooks.State("prose", ["the sentence on installing the library"])
     assert notebooks.build([book]) == 0 and notebooks.assess(book).kind == "current"
     text = installing(book)
     assert "!git clone --quiet --depth 1 --branch trunk https://github.com/someone/book book && pip install" in text
     assert len([line for line in text.splitlines() if line.endswith((".", ":"))]) == 1  # one sentence
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert f"./book[{','.join(extras)}]" in text  # chapters need all of them
     (book.root / "_config.yml").write_text("repository: {url: 'github.com/someone/book'}\n")
     with pytest.raises(ChapterError, match="repository: url: is 'github.com/someone/book', expected https://"):
         notebooks.assess(book)

@@ -39,12 +39,12 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 
 INSTALL = "install-attnlib"  # the tag and the id of the one cell that no source has
 ALONE = "If `import attnlib` fails because this notebook was opened on its own, "
-TAKE_THE_FOLDER = ALONE + ("take the book's whole folder, run `pip install -e \".[torch,plots,grading]\"` in it, and open the notebook from its "
+TAKE_THE_FOLDER = ALONE + ("take the book's whole folder, run `pip install -e \".[torch,plots,widgets,grading]\"` in it, and open the notebook from its "
                            "folder `chapters`.")
 FETCH = ALONE + """run these two lines in a new cell above the first one (they fetch the book and install its library):
 
 ```python
-!git clone --quiet --depth 1 --branch {branch} {repository} book && pip install --quiet "./book[torch,plots,grading]"
+!git clone --quiet --depth 1 --branch {branch} {repository} book && pip install --quiet "./book[torch,plots,widgets,grading]"
 %cd book/chapters
 ```"""
 
@@ -218,8 +218,12 @@ def normalise(nb: NotebookNode, name: str) -> None:
         cell.metadata.pop("execution", None)
         for out in cell.get("outputs", []):
             out.pop("transient", None)
+            if VIEW in out.get("data", {}) and "text/html" in out.data:  # a figure that brings its own static form
+                out.data.pop(VIEW)
             if "image/png" in out.get("data", {}):
                 out.data["image/png"] = lighter_png(out.data["image/png"])
+    if not any(VIEW in out.get("data", {}) for cell in nb.cells for out in cell.get("outputs", [])):
+        nb.metadata.pop("widgets", None)  # nothing on the page needs the state of a widget
     state = nb.metadata.get("widgets", {}).get(WIDGETS, {}).get("state")
     if state:
         shown = [out.data[VIEW]["model_id"] for cell in nb.cells for out in cell.get("outputs", [])

@@ -73,8 +73,25 @@ def projections(model, layer, columns=slice(None)):
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
+def value_norms(model, x):
+    """How long the value of each token is when it reaches the result, ‖(x w_v + b_v) w_o‖, by layer, head and token.
+
+    These are the norms of f(x) in Kobayashi et al. (2020).
+    """
+    import torch
+
+    norms = []
+    for block, states in zip(model.encoder.layer, x, strict=False):  # x holds the last layer's output, too
+        with torch.no_grad():
+            values = block.attention.self.value(torch.as_tensor(states))               # (seq, heads·dim_v)
+            values = values.unflatten(-1, (-1, WIDTH)).transpose(0, 1)                  # (heads, seq, dim_v)
+            rows = block.attention.output.dense.weight.T.unflatten(0, (-1, WIDTH))      # (heads, dim_v, dim)
+            norms.append((values @ rows).norm(dim=-1).numpy())
+    return np.stack(norms)
+
+
 def extract():
-    """All arrays of the two files and the provenance, as three dictionaries."""
+    """All arrays of the three files and the provenance, as four dictionaries."""
     tokenizer, model = load_model()
     tired, wide = run(tokenizer, model, SENTENCE), run(tokenizer, model, SENTENCE_WIDE)
 
@@ -99,6 +116,11 @@ def extract():
     layer["norm_scale"] = table.LayerNorm.weight.detach().numpy()
     layer["norm_shift"] = table.LayerNorm.bias.detach().numpy()
 
+    attention = {}
+    for suffix, found in (("", tired), ("_wide", wide)):
+        attention["weights" + suffix] = np.stack(found["weights"])        # (layers, heads, seq, seq)
+        attention["norms" + suffix] = value_norms(model, found["x"])      # (layers, heads, seq)
+
     provenance = {
         "model": "sentence-transformers/all-MiniLM-L6-v2",
         "licence": "Apache-2.0",
@@ -110,16 +132,17 @@ def extract():
         "sentence": SENTENCE, "tokens": tired["tokens"],
         "sentence_wide": SENTENCE_WIDE, "tokens_wide": wide["tokens"],
         "heads": {name: {"layer": where[0], "head": where[1]} for name, where in HEADS.items()},
-        "arrays": "float32; projections are used as x @ w; 'weights' and 'out' are the model's own",
+        "arrays": "float32; projections are used as x @ w; 'weights' and 'out' are the model's own; 'norms' are those of (x w_v + b_v) w_o, head by head",
     }
-    return heads, layer, provenance
+    return heads, layer, attention, provenance
 
 
 def main():
-    heads, layer, provenance = extract()
+    heads, layer, attention, provenance = extract()
     np.savez_compressed(OUT / "minilm_heads.npz", **heads)
     np.savez_compressed(OUT / "minilm_layer0.npz", **layer)
-    for name in ("minilm_heads.npz", "minilm_layer0.npz"):
+    np.savez_compressed(OUT / "minilm_attention.npz", **attention)
+    for name in ("minilm_heads.npz", "minilm_layer0.npz", "minilm_attention.npz"):
         provenance[f"sha256 of {name}"] = hashlib.sha256((OUT / name).read_bytes()).hexdigest()
         print(f"{name}: {(OUT / name).stat().st_size / 1e6:.2f} MB")
     text = json.dumps(provenance, indent=1, ensure_ascii=False) + "\n"

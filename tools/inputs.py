@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from tools.chapters import digest
 
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;#]+)", re.MULTILINE)
+NOT_DATA = (".py", ".pyc", ".md", ".mjs", ".css")  # what runs in the reader's browser changes nothing that is stored
 DEFINITIONS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -95,7 +96,7 @@ def inputs(root: Path, nb: NotebookNode) -> dict[str, str]:
     for file in sorted(files):
         found[file.relative_to(root).as_posix()] = digest(without_prose(file.read_text(encoding="utf-8")))
         if file.name == "__init__.py":  # a package brings its data files along
-            for extra in sorted(p for p in file.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc", ".md")):
+            for extra in sorted(p for p in file.parent.iterdir() if p.is_file() and p.suffix not in NOT_DATA):
                 found[extra.relative_to(root).as_posix()] = digest(extra.read_bytes())
     recorded = root / "chapters" / "data"
     for extra in sorted(recorded.glob("*")) if recorded.is_dir() else []:

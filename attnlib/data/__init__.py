@@ -11,7 +11,7 @@ from importlib import resources
 
 import numpy as np
 
-__all__ = ["RealHead", "RealLayer", "provenance", "real_head", "real_layer"]
+__all__ = ["RealAttention", "RealHead", "RealLayer", "provenance", "real_attention", "real_head", "real_layer"]
 
 _FOLDER = resources.files(__name__)
 _LAYER0_HEADS = {"previous": 2, "same_word": 8}
@@ -102,6 +102,27 @@ class RealLayer:
     heads: int = 12
 
 
+@dataclass(frozen=True)
+class RealAttention:
+    """What every head of the encoder does with the sentence.
+
+    Attributes
+    ----------
+    tokens : list of str
+        The sentence's 15 tokens.
+    weights : (6, 12, 15, 15) float32
+        The model's own attention weights, by layer and head.
+    norms : (6, 12, 15) float32
+        How long each token's value is when it reaches the result of the layer, ``‖(x w_v + b_v) w_o‖``, by layer and
+        head. A weight times this length is how much the token adds (Kobayashi et al. 2020, "Attention is Not Only a
+        Weight").
+    """
+
+    tokens: list[str]
+    weights: np.ndarray
+    norms: np.ndarray
+
+
 def provenance() -> dict:
     """Where the running example comes from: model, licence, checksums, tokens, versions.
 
@@ -158,6 +179,29 @@ def real_layer() -> RealLayer:
     """
     about = provenance()
     return RealLayer(tokens=about["tokens"], norm_epsilon=about["norm_epsilon"], **_load("minilm_layer0.npz"))
+
+
+def real_attention(ending: str = "tired") -> RealAttention:
+    """All 72 heads of the encoder, reading the running sentence.
+
+    Parameters
+    ----------
+    ending : {"tired", "wide"}
+        The last word of the sentence.
+
+    Returns
+    -------
+    RealAttention
+
+    Raises
+    ------
+    ValueError
+        If there is no such ending.
+    """
+    if ending not in ("tired", "wide"):
+        raise ValueError(f"real_attention: ending is {ending!r}, expected 'tired' or 'wide'")
+    suffix, arrays = "_wide" if ending == "wide" else "", _load("minilm_attention.npz")
+    return RealAttention(provenance()["tokens" + suffix], arrays["weights" + suffix], arrays["norms" + suffix])
 
 
 def _head_of_layer0(name, about):

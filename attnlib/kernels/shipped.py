@@ -27,6 +27,7 @@ TILES = {
         ("dq", 16, 64): [Tile(128, 128, 8, 2), Tile(128, 64, 8, 2), Tile(64, 64, 4, 2)],
         ("dq", 16, 128): [Tile(128, 64, 8, 2), Tile(64, 64, 4, 2)],
         ("dq", 16, 256): [Tile(64, 32, 8, 2)],
+        ("dkdv", 32, 256): [Tile(32, 16, 8, 1)],
     },
     "8.0": {
         ("forward", 16, 64): [Tile(128, 64, 8, 2)],
@@ -40,12 +41,12 @@ TILES = {
         ("dq", 16, 256): [Tile(64, 32, 8, 1)],
     },
 }
-EXACT = {  # float32, multiplied without matrix units, on every GPU
-    ("forward", 32, 64): [Tile(32, 32, 4, 1)],
+EXACT = {  # float32, multiplied without matrix units, on every GPU that TILES does not name for it
+    ("forward", 32, 64): [Tile(32, 32, 8, 1)],
     ("forward", 32, 128): [Tile(32, 16, 8, 2), Tile(16, 16, 8, 1)],
     ("forward", 32, 256): [Tile(32, 16, 8, 1)],
     ("dkdv", 32, 64): [Tile(32, 32, 8, 1), Tile(16, 32, 4, 1)],
-    ("dkdv", 32, 128): [Tile(32, 32, 8, 1)],
+    ("dkdv", 32, 128): [Tile(16, 32, 8, 1)],
     ("dkdv", 32, 256): [Tile(16, 16, 4, 1)],
     ("dq", 32, 64): [Tile(32, 32, 4, 1)],
     ("dq", 32, 128): [Tile(32, 16, 8, 1)],
@@ -57,7 +58,7 @@ EXACT = {  # float32, multiplied without matrix units, on every GPU
 IN_BLOCKS = {
     ("9.0", "forward", 16, 64): [Tile(128, 128, 8, 2), Tile(128, 64, 8, 3)],
     ("9.0", "dkdv", 16, 128): [Tile(32, 128, 8, 2)],
-    ("9.0", "dkdv", 32, 128): [Tile(16, 32, 8, 1)],
+    ("9.0", "dkdv", 32, 256): [Tile(16, 16, 4, 1)],
     ("9.0", "dq", 32, 256): [Tile(16, 16, 4, 1)],
     ("8.0", "forward", 16, 128): [Tile(128, 32, 8, 2)],
     ("8.0", "dkdv", 16, 64): [Tile(32, 64, 8, 2), Tile(32, 64, 4, 1)],
@@ -65,7 +66,6 @@ IN_BLOCKS = {
     ("8.0", "dq", 16, 64): [Tile(128, 64, 8, 2), Tile(64, 32, 8, 2)],
     ("8.0", "dq", 16, 128): [Tile(64, 64, 8, 2)],
     ("8.0", "forward", 32, 64): [Tile(32, 32, 8, 1), Tile(32, 16, 4, 1)],
-    ("8.0", "dkdv", 32, 128): [Tile(16, 32, 8, 1)],
     ("8.0", "forward", 32, 256): [Tile(32, 16, 4, 1)],
     ("8.0", "dq", 32, 256): [Tile(32, 16, 4, 1)],
 }
@@ -97,8 +97,7 @@ def shipped(kernel: str, capability: tuple[int, int], bits: int, width: int) -> 
     """
     if tuple(capability) < (8, 0):
         raise ValueError(f"shipped: capability is {capability[0]}.{capability[1]}, expected 8.0 or higher")
-    table = EXACT if bits == 32 else TILES[_family(capability)]
-    return table[kernel, bits, _up_to(width)]
+    return (EXACT | TILES[_family(capability)])[kernel, bits, _up_to(width)]
 
 
 def shipped_for_blocks(kernel: str, capability: tuple[int, int], bits: int, width: int, block_size: int) -> list[Tile]:

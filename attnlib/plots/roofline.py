@@ -29,8 +29,9 @@ def roof(peak: float, bandwidth: float, points: dict[str, tuple[float, float]]) 
     at, intensity = axes[0, 0], np.logspace(-2, 3, 200)
     at.loglog(intensity, np.minimum(peak, intensity * bandwidth) / 1e9, color=GREY, marker="")
     at.axvline(peak / bandwidth, color=GREY, linestyle=":", linewidth=1)
-    for style, (name, (x, y)) in zip(CYCLE, points.items(), strict=False):
-        at.loglog([x], [y / 1e9], linestyle="", markersize=8, label=name, **style)
+    at.annotate("balance", (peak / bandwidth, at.get_ylim()[0]), xytext=(4, 4), textcoords="offset points", color=GREY, fontsize=9)
+    for style, (name, (x, y)) in zip(CYCLE, points.items(), strict=False):  # hollow: points may lie on one another
+        at.loglog([x], [y / 1e9], linestyle="", markersize=9, markerfacecolor="none", markeredgewidth=2, label=name, **style)
     at.set_xlabel("FLOPs per byte moved")
     at.set_ylabel("GFLOP/s")
     at.legend(loc="lower right")

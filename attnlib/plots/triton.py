@@ -38,13 +38,13 @@ def programs_on_memory(rows: int, n_cols: int, block: int) -> Figure:
         at.add_patch(Rectangle((start + n_cols, y - 0.5), block - n_cols, 0.5, facecolor="white", edgecolor=ORANGE, hatch="/////", lw=0.6))
         end = start + block + 0.5
         right = end < rows * n_cols - 12
-        at.text(end if right else start - 0.5, y - 0.28, f"program {row}: {block} places, {n_cols} of them its row", va="center",
-                ha="left" if right else "right", fontsize=8.5)
-    at.text(0, 1.2, "memory: one row after the other", fontsize=9.5)
+        at.text(end if right else start - 0.5, y - 0.28, f"program {row}: {n_cols} of {block} places", va="center",
+                ha="left" if right else "right", fontsize=9.5)
+    at.text(0, 1.2, f"memory: one row after the other ({rows} rows, then not ours)", fontsize=9.5)
     at.set_xlim(-0.5, rows * n_cols + block - n_cols + 0.5)
     at.set_ylim(-0.8 * rows - 0.6, 1.9)
     at.axis("off")
-    at.legend(handles=[Patch(facecolor="white", edgecolor=ORANGE, hatch="/////", label="masked: belongs to the next row")], loc="upper right",
+    at.legend(handles=[Patch(facecolor="white", edgecolor=ORANGE, hatch="/////", label="masked: not of this row")], loc="upper right",
               bbox_to_anchor=(1, 1.12))
     return figure
 
@@ -78,12 +78,16 @@ def tile_map(kinds: np.ndarray, seen: np.ndarray, block_q: int, block_k: int, or
     at.set_xlim(0, kinds.shape[1] * block_k)
     at.set_ylim(kinds.shape[0] * block_q, 0)
     at.set_xlabel("key")
+    at.set_ylabel("query", labelpad=62)
+    beyond = kinds.shape[0] * block_q - seen.shape[0]
+    if beyond:
+        at.text(kinds.shape[1] * block_k + 1, kinds.shape[0] * block_q - beyond / 2, "no such queries", va="center", fontsize=9)
     at.set_yticks([])
     at.grid(False)
     at.spines[:].set_visible(False)
     at.legend(handles=[Patch(facecolor=BLUE, alpha=0.35, edgecolor="black", label="tile without masks"),
                        Patch(facecolor=ORANGE, alpha=0.35, edgecolor="black", label="tile with masks"),
-                       Patch(facecolor="#d9d9d9", label="pair that is seen")], loc="upper left", bbox_to_anchor=(1.01, 1))
+                       Patch(facecolor="#d9d9d9", label="darker: pair that is seen")], loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
 
 

@@ -42,7 +42,7 @@ launched with as many programs as blocks of `BLOCK_C` columns are needed, and wa
 
 It is right where `BLOCK_R` divides `n_rows` and `BLOCK_C` divides `n_cols`. Write `column_mean_kernel(x_ptr, out_ptr, n_rows, n_cols,
 BLOCK_R, BLOCK_C)`, which is right for all sizes. What stands before and after the matrix is unknown, NaN included, and nothing may be
-written beyond the `n_cols` places of `out`.
+written beyond the `n_cols` places of `out`. (A load beyond the matrix may return anything, or end the program: mask it too.)
 """
 KEPT = -7.0     # what stands in the memory of the result before the kernel runs
 

@@ -47,6 +47,16 @@ def rate_for_time(flops, nbytes, peak, bandwidth):
     return np.minimum(peak, flops / np.maximum(nbytes, 1e-300) * bandwidth)
 
 
+@wrong("Right for numbers, wrong for arrays: the larger of two arrays, place by place, is np.maximum. Python's max compares them as wholes.")
+def larger_of_wholes(flops, nbytes, peak, bandwidth):
+    return max(flops / peak, nbytes / bandwidth)
+
+
+@wrong("flops or nbytes may be 0, and you divide one count by the other: compare the two times instead, each a count over a rate.")
+def through_the_roofline(flops, nbytes, peak, bandwidth):
+    return np.divide(flops, np.minimum(peak, np.divide(flops, nbytes) * bandwidth))
+
+
 @wrong("You count the arithmetic alone: a program that moves much and computes little takes no time by that.")
 def arithmetic_alone(flops, nbytes, peak, bandwidth):
     return flops / peak + 0 * nbytes

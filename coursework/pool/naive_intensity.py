@@ -61,6 +61,11 @@ def no_values(seq_q, seq_k, dim, nbytes, fused):
     return _count(seq_q, seq_k, dim, nbytes, fused, vectors=(2, 1))
 
 
+@wrong("Queries and result have seq_q rows, keys and values have seq_k: two of each. Reading 3nd and writing nd is the same only where both lengths are n.")
+def as_if_square(seq_q, seq_k, dim, nbytes, fused):
+    return _count(seq_q, seq_k, dim, nbytes, fused, vectors=(3, 1))
+
+
 @wrong("You divide by the numbers moved, not by their bytes.")
 def numbers(seq_q, seq_k, dim, nbytes, fused):
     return _count(seq_q, seq_k, dim, 1, fused)

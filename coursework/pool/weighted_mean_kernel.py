@@ -190,6 +190,24 @@ def rescales_upwards(scores_ptr, v_ptr, out_ptr, n_cols, BLOCK: tl.constexpr):
     tl.store(out_ptr + row, total / row_sum)
 
 
+@wrong("Your factor is e^(new maximum - old maximum). In the first block the old maximum is -inf, the factor infinite, and infinity times 0 is NaN; "
+       "and later what was summed grows. Measured from a larger maximum, it has to shrink.")
+def rescales_upwards_from_the_start(scores_ptr, v_ptr, out_ptr, n_cols, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    row_max, row_sum, total = -float("inf"), 0.0, 0.0
+    for first in range(0, n_cols, BLOCK):
+        columns = first + tl.arange(0, BLOCK)
+        scores = tl.load(scores_ptr + row * n_cols + columns, mask=columns < n_cols, other=-float("inf"))
+        v = tl.load(v_ptr + columns, mask=columns < n_cols, other=0.0)
+        new_max = tl.maximum(row_max, tl.max(scores, axis=0))
+        rescale = tl.exp(new_max - row_max)
+        powers = tl.exp(scores - new_max)
+        row_sum = row_sum * rescale + tl.sum(powers, axis=0)
+        total = total * rescale + tl.sum(powers * v, axis=0)
+        row_max = new_max
+    tl.store(out_ptr + row, total / row_sum)
+
+
 @wrong("Each block is measured from its own maximum, and the earlier ones shrink even where theirs was larger: then they grow without bound. "
        "The maximum is a running one.")
 def maximum_of_the_block(scores_ptr, v_ptr, out_ptr, n_cols, BLOCK: tl.constexpr):

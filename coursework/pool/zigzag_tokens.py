@@ -43,7 +43,7 @@ def in_order(rank, ranks, seq):
     return np.arange(seq).reshape(ranks, -1)[rank]
 
 
-@wrong("You deal tokens like cards, every `ranks`-th one. That balances too, and is called striped; here each device holds two stretches of "
+@wrong("You deal tokens like cards, every `ranks`-th one. That nearly balances, and is called striped; here each device holds two stretches of "
        "neighbouring tokens.")
 def striped(rank, ranks, seq):
     return np.arange(rank, seq, ranks)

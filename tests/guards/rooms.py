@@ -31,7 +31,7 @@ ROOMS = {
     "data": Room(frozenset({"numpy", "torch", "safetensors"}), frozenset()),
     "measure": Room(frozenset({"numpy", "torch", "tqdm"}), frozenset({"costs"})),
     "plots": Room(frozenset({"numpy", "matplotlib"}), frozenset()),
-    "widgets": Room(frozenset({"numpy", "anywidget", "ipywidgets", "traitlets"}), frozenset()),
+    "widgets": Room(frozenset({"numpy", "anywidget", "ipywidgets", "traitlets"}), frozenset({"reference", "masks", "costs"})),
     "kernels": Room(frozenset({"numpy", "torch", "triton"}), frozenset({"*"}),
                     frozenset({"reference", "positions", "plots", "widgets"})),
     "models": Room(frozenset({"numpy", "torch", "safetensors", "tokenizers"}), TORCH.inside, TORCH.never),

@@ -1,5 +1,6 @@
 """Visit pages in headless Chromium and write down everything that is wrong with them."""
 
+import atexit
 import contextlib
 import gzip
 import http.server
@@ -94,15 +95,23 @@ def chromium():
     path = find_chromium()
     try:
         import axe_playwright_python  # noqa: F401
-        from playwright.sync_api import sync_playwright
+        import playwright.sync_api  # noqa: F401
     except ImportError:
         path = None
     if path is None:
         (pytest.fail if os.environ.get("REQUIRE_CHROMIUM") == "1" else pytest.skip)(NEEDS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser
-        browser.close()
+    return running(path)
+
+
+@cache
+def running(path: str):
+    """One browser for the whole process, however many test files ask for it: a second one cannot be started beside it."""
+    from playwright.sync_api import sync_playwright
+
+    playwright = sync_playwright().start()
+    browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+    atexit.register(lambda: (browser.close(), playwright.stop()))
+    return browser
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+raise ImportError("the book must build where anywidget is not installed")
