@@ -6,8 +6,8 @@ import io
 import re
 import subprocess
 import sys
-import tomllib
 import threading
+import tomllib
 
 import nbformat
 import numpy as np
@@ -193,7 +193,7 @@ def test_a_notebook_says_how_to_install_the_library(book: Chapter, no_kernel):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert f"./book[{','.join(extras)}]" in text  # chapters need all of them
     (book.root / "_config.yml").write_text("repository: {url: 'github.com/someone/book'}\n")
-    with pytest.raises(ChapterError, match="repository: url: is 'github.com/someone/book', expected https://"):
+    with pytest.raises(ChapterError, match=r"repository: url: is 'github\.com/someone/book', expected https://"):
         notebooks.assess(book)
     assert notebooks.build([book]) == 1
 

@@ -51,10 +51,9 @@ def tied(html: Path, site: str = "") -> list[str]:
     for path, page in read_all(html).items():
         name, text = path.relative_to(html).as_posix(), path.read_text(encoding="utf8")
         forms = [(tag, re.sub(r"^\d+;\s*url=", "", address)) for tag, address in IN_MARKUP.findall(ADDRESS_ITSELF.sub("<", text))]
-        canonical = set(re.findall(r'<link rel="canonical" href="([^"]+)"', text))
         for tag, address in [*page.links, *forms]:
             parts = urlsplit(address)
-            ours = bool(site) and address.startswith(site) and name != "404.html" and not (tag == "link" and address in canonical)
+            ours = bool(site) and address.startswith(site) and name != "404.html" and tag != "canonical"
             if ours or parts.scheme == "file" or (not parts.scheme and address.startswith("/")):
                 faults.append(f"{name}: <{tag}> {address}")
     for path in sorted(html.rglob("*.css")):
