@@ -84,6 +84,7 @@ def look_at_unknown(chromium, under: str, address: str) -> Findings:
             opened(chromium, under, address + "?", findings=found) as tab:
         tab.wait_for_function("document.documentElement.style.visibility === '' && window.bootstrap !== undefined")
         assert tab.locator("article h1").inner_text() == "There is no such page"
+        assert tab.evaluate("document.documentElement.dataset.theme") == "light"
         assert tab.evaluate("getComputedStyle(document.querySelector('.bd-sidebar-primary')).position") != "static"  # it has its style
         links = tab.evaluate("[...document.querySelectorAll('a[href]:not([href^=\"#\"])')].map((link) => link.href.split('#')[0])")
         assert len(links) > 2 and all(link.startswith(under) for link in links)

@@ -2,7 +2,10 @@
 // from there. Written into 404.html at build time, since at an unknown address even this file could not be found.
 (async () => {
   const known = JSON.parse(document.getElementById("find-the-site").textContent);
-  document.documentElement.style.visibility = "hidden";  // until it has its style; without scripts it is never hidden
+  const page = document.documentElement;
+  page.style.visibility = "hidden";  // until it has its style; without scripts it is never hidden
+  if (page.dataset.theme === "auto") // as the theme's own script will, when it comes
+    page.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 
   // Where the top may be, the likeliest first: the published address, the place before one of the site's own folders,
   // then every folder of the address, the nearest first.
@@ -28,8 +31,9 @@
 
   const root = await find();
   if (root) {
-    document.documentElement.dataset.content_root = root;  // Sphinx's search asks for this
-    const styled = [];
+    page.dataset.content_root = root;  // Sphinx's search asks for this
+    const loaded = [];
+    const wait = (element) => loaded.push(new Promise((done) => { element.onload = element.onerror = done; }));
     for (const element of document.querySelectorAll("[data-address]")) {
       const { attribute, address } = element.dataset;
       if (element.localName === "script") {  // a script that was parsed without an address must be made anew
@@ -37,14 +41,14 @@
         for (const { name, value } of element.attributes) if (!name.startsWith("data-a")) script.setAttribute(name, value);
         script.async = false;                // in their order
         script.src = root + address;
+        wait(script);
         element.replaceWith(script);
         continue;
       }
-      if (element.localName === "link" && element.rel === "stylesheet")
-        styled.push(new Promise((done) => { element.onload = element.onerror = done; }));
+      if (element.localName === "link" && element.rel === "stylesheet") wait(element);
       element.setAttribute(attribute, root + address);
     }
-    await Promise.all(styled);
+    await Promise.all(loaded);
   }
-  document.documentElement.style.visibility = "";
+  page.style.visibility = "";
 })();
