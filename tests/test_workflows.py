@@ -87,6 +87,7 @@ def test_what_runs_on_which_system():
     for tests, notebooks, left_out in here:
         assert {*tests, *notebooks, *left_out} == everything
     assert {"tests/test_reference.py", "tests/test_layers.py", "tests/test_flash.py"} <= {*here[2][0]}
+    assert {"tests/test_kernels.py", "tests/test_kernels_decode.py", "tests/test_kernels_compiled.py"} <= {*here[1][2]}
     assert {name for name in here[1][2] if name.startswith("chapters/")} == {
         f"chapters/{path.stem}.ipynb" for path in (ROOT / "chapters").glob("*.py") if "\nimport triton\n" in path.read_text(encoding="utf-8")}
     assert {*here[2][2]} - {*here[1][2]} == {"tests/test_ring.py", "chapters/24_many_devices.ipynb"}

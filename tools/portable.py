@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from tools import chapters
-from tools.inputs import imported
+from tools.inputs import imported, module_file
 from tools.notebooks import CELL_SECONDS, kernel_environment
 from tools.testing import WORKERS, pytest
 
@@ -36,9 +36,22 @@ def reason(names: set[str], platform: str, triton: bool) -> str:
     return ""
 
 
-def names_of(code: str) -> set[str]:
-    """Every module that some Python imports."""
-    return imported(ast.parse(code))
+def names_of(code: str, package: str = "") -> set[str]:
+    """Every name that some Python imports when it is loaded; what it imports later, in a function, it may never need."""
+    loaded = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return imported(ast.Module(loaded, []), package)
+
+
+def reached(root: Path, names: set[str]) -> set[str]:
+    """These names, and all that attnlib imports when they are loaded."""
+    seen, queue = set(), [*names]
+    while queue:
+        name = queue.pop()
+        if name not in seen:
+            seen.add(name)
+            if file := module_file(root, name):
+                queue += names_of(file.read_text(encoding="utf-8"), name if file.name == "__init__.py" else name.rpartition(".")[0])
+    return seen
 
 
 def choose(root: Path, platform: str = sys.platform, triton: bool | None = None) -> tuple[list[str], list[str], dict[str, str]]:
@@ -49,14 +62,14 @@ def choose(root: Path, platform: str = sys.platform, triton: bool | None = None)
         names = names_of(path.read_text(encoding="utf-8"))
         if LIBRARY in names and not names & BOOK:
             name = path.relative_to(root).as_posix()
-            if why := reason(names, platform, triton):
+            if why := reason(reached(root, names), platform, triton):
                 left_out[name] = why
             else:
                 tests.append(name)
     for chapter in chapters.find(root):
         code = [cell.source for cell in chapters.read_source(chapter).cells if cell.cell_type == "code"]
         name = chapter.notebook.relative_to(root).as_posix()
-        if why := reason(names_of("\n".join(code)), platform, triton):
+        if why := reason(reached(root, names_of("\n".join(code))), platform, triton):
             left_out[name] = why
         else:
             notebooks.append(name)
