@@ -149,3 +149,23 @@ def test_binder_installs_what_the_notebooks_need(tmp_path):
     assert {"numpy==" + next(p for p in levels["book"] if p.startswith("numpy")).split("==")[1], "--editable"} <= {*asked}
     assert sum(line.startswith("torch==") for line in asked) == 1  # and that from the index without CUDA
     assert asked.index(next(line for line in asked if line.startswith("torch=="))) == asked.index("--index-url") + 2
+
+
+@pytest.mark.parametrize("open_issue", ["", "7"])
+def test_a_failure_opens_one_issue_or_updates_it(tmp_path, open_issue):
+    """The script of the workflow, with a `gh` that only writes down what it is asked and answers with an open issue or none."""
+    steps = {step.get("name"): step for step in read(ROOT / ".github" / "workflows" / "newest.yml")["jobs"]["newest"]["steps"]}
+    (tmp_path / "gh").write_text(f'#!/bin/sh\necho "$1 $2 $3" >> log\ncase "$1 $2" in "issue list") echo "{open_issue}";; esac\n')
+    (tmp_path / "gh").chmod(0o755)
+    (tmp_path / "report.md").write_text("what failed\n")
+
+    def run(name: str) -> list[str]:
+        (tmp_path / "log").write_text("")
+        subprocess.run(["bash", "-e", "-o", "pipefail", "-c", steps[name]["run"]], cwd=tmp_path, check=True,
+                       env={"PATH": f"{tmp_path}:/usr/bin:/bin", "RUN": "https://example.org/run/1"})
+        return (tmp_path / "log").read_text().splitlines()
+
+    asked = run("Report a failure")
+    assert (tmp_path / "report.md").read_text() == "what failed\n\nhttps://example.org/run/1\n"
+    assert asked == ["label create newest-dependencies", "issue list --label", "issue edit 7" if open_issue else "issue create --title"]
+    assert run("Close the issue of an earlier failure") == ["issue list --label", *(["issue close 7"] if open_issue else [])]
