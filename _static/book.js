@@ -35,7 +35,17 @@ function choose(figure, row) {
   }
 }
 
+// A page opened as a file: browsers load no modules there, so that neither figures nor cells come to life.
+function sayWhyNothingMoves() {
+  if (location.protocol !== "file:" || !document.querySelector('meta[name="live-cells"], figure.live-figure')) return;
+  const note = document.createElement("p");
+  note.className = "live-note";
+  note.textContent = "This page was opened as a file. Its figures move and its cells run if the folder is served: `make book`, or `python -m http.server` in it.";
+  document.querySelector("article h1")?.after(note);
+}
+
 document.addEventListener("DOMContentLoaded", () => {
+  sayWhyNothingMoves();
   for (const figure of document.querySelectorAll(".attention-lines")) {
     figure.addEventListener("click", (event) => {
       const button = event.target.closest("button[data-row]");

@@ -403,9 +403,13 @@ print(", ".join(f"{layer.tokens[j]} {m:.2f}" for j, m in pairs_of_it))
 
 # %%
 from attnlib.data import real_attention
-from attnlib.widgets.attention_explorer import AttentionExplorer
 
 both = {ending: real_attention(ending) for ending in ("tired", "wide")}
+print({ending: each.weights.shape for ending, each in both.items()})  # layers, heads, queries, keys
+
+# %%
+from attnlib.widgets.attention_explorer import AttentionExplorer
+
 AttentionExplorer(
     {ending: each.tokens for ending, each in both.items()}, {ending: each.weights for ending, each in both.items()},
     {ending: each.norms for ending, each in both.items()}, query=it, key=layer.tokens.index("animal"), head=(3, 1), other=(3, 5),
