@@ -1,5 +1,6 @@
 """The workflows hold together as far as reading them can tell; each check of them catches what is planted; their tools work."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -169,3 +170,12 @@ def test_a_failure_opens_one_issue_or_updates_it(tmp_path, open_issue):
     assert (tmp_path / "report.md").read_text() == "what failed\n\nhttps://example.org/run/1\n"
     assert asked == ["label create newest-dependencies", "issue list --label", "issue edit 7" if open_issue else "issue create --title"]
     assert run("Close the issue of an earlier failure") == ["issue list --label", *(["issue close 7"] if open_issue else [])]
+
+
+def test_on_linux_nothing_is_skipped_for_want_of_a_tool():
+    """Every REQUIRE_... that turns a skipped test into a failure is set where the whole book is tested, here and there."""
+    known = {name for folder in ("tests", "tools") for path in (ROOT / folder).rglob("*.py")
+             for name in re.findall(r"""environ(?:\.get\(|\[)["'](REQUIRE_[A-Z]+)["']""", path.read_text(encoding="utf-8"))}
+    job = read(ROOT / ".github" / "workflows" / "test.yml")["jobs"]["book"]
+    assert known and known == {name for name, value in job["env"].items() if value == "1"}
+    assert known <= {*re.findall(r"REQUIRE_[A-Z]+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))}
