@@ -18,7 +18,7 @@ async function start({ extras }) {
   const broken = new Promise((_, reject) => {
     console.warn = (...said) => (String(said[0]).startsWith("wasm instantiation failed") ? reject(new Error("pyodide.asm.wasm could not be loaded")) : warn(...said));
   });
-  python = await Promise.race([broken, loadPyodide({ indexURL: `${FOLDER}pyodide/`, packages: ["numpy"], env: { MPLBACKEND: "agg", HOME: "/home/pyodide" },
+  python = await Promise.race([broken, loadPyodide({ indexURL: `${FOLDER}pyodide/`, packages: ["numpy"], env: { MPLBACKEND: "agg" },
     stdout: () => {}, stderr: () => {} })]);
   console.warn = warn;
   postMessage({ kind: "phase", text: "Unpacking the book's library" });

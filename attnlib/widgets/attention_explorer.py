@@ -173,7 +173,12 @@ class AttentionExplorer(Figure):
                 "pair": maps[:, :, self.query, self.key].tolist()}
 
     def rows(self) -> list[list[str]]:
-        """One row for each key: the share it gets from the query in the head shown and in the head compared."""
+        """One row for each key: the share it gets from the query in the head shown and in the head compared.
+
+        Returns
+        -------
+        list of n lists of 3 str
+        """
         now = self.computed()
         return [[word, fixed(now["head"][self.query][j]), fixed(now["other"][self.query][j])]
                 for j, word in enumerate(self.tokens[self.sentence])]

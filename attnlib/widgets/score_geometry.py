@@ -91,7 +91,12 @@ class ScoreGeometry(Figure):
         return {"scores": scores.tolist(), "weights": weights.tolist(), "out": (weights @ np.asarray(self.values_at)).tolist()}
 
     def rows(self) -> list[list[str]]:
-        """One row for each key: its word, its score, its weight."""
+        """One row for each key: its word, its score, its weight.
+
+        Returns
+        -------
+        list of n lists of 3 str
+        """
         now = self.computed()
         return [[word, fixed(score), fixed(weight)]
                 for word, score, weight in zip(self.words, now["scores"], now["weights"], strict=True)]

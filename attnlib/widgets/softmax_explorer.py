@@ -99,7 +99,12 @@ class SoftmaxExplorer(Figure):
                 "jacobian": jacobian.tolist()}
 
     def rows(self) -> list[list[str]]:
-        """One row for each key: word, score, weight, and what a nudge of the picked score does to the weight."""
+        """One row for each key: word, score, weight, and what a nudge of the picked score does to the weight.
+
+        Returns
+        -------
+        list of n lists of 4 str
+        """
         now = self.computed()
         return [[word, fixed(now["scores"][i]), fixed(now["weights"][i], 3), fixed(now["jacobian"][i][self.picked], 3)]
                 for i, word in enumerate(self.words)]
