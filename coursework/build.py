@@ -23,6 +23,7 @@ INTRO = """# {title}
 
 Fill in the functions. Run the `check` cell after each: it tries your function on several inputs and, where it is not right yet,
 tells you one thing it has seen. You may run it as often as you like. Grading uses other inputs of the same kind.
+If `from coursework import check` fails, put the folder `coursework` that came with this notebook beside it.
 
 What counts is the **last** definition of each function in this notebook, with whatever imports and helpers it needs.
 Plots, prints and loops between the functions are not run while grading. Keep the functions' names. {points} points in all."""

@@ -1,6 +1,5 @@
 """A sample book, small and in order, which tests copy and then break."""
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +17,8 @@ SAMPLE = Path(__file__).parent / "sample"
 @pytest.fixture(scope="session")
 def built_sample(tmp_path_factory) -> Path:
     """The sample book with its notebook executed, once per test run, however many workers share it."""
+    import fcntl  # not on Windows, where only tests of the library run
+
     shared = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         shared = shared.parent

@@ -15,6 +15,7 @@ from attnlib import measure
 from attnlib.measure import timing
 
 MIB = 2**20
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the record of a process's peak")
 
 
 class FakeClock:
@@ -201,6 +202,7 @@ def test_allocated_bytes_sees_scratch_inside_an_operator():
     assert q.nbytes < seen < q.nbytes + 2 * 256 * 256 * 4
 
 
+@LINUX
 def test_peak_memory_sees_a_temporary_and_little_else():
     """Each planted block is 64 MiB; the docstring grants 1 MiB."""
     setup = "import torch; held = [torch.ones(16 * 2**20)]; small = torch.ones(4) + 1"
@@ -210,6 +212,7 @@ def test_peak_memory_sees_a_temporary_and_little_else():
     assert measure.peak_memory(setup, "x = torch.empty(16 * 2**20); y = torch.ones(2**16)") < MIB  # reserved, never written
 
 
+@LINUX
 def test_peak_memory_tells_what_failed(monkeypatch):
     with pytest.raises(RuntimeError, match="peak_memory: ZeroDivisionError: division by zero"):
         measure.peak_memory("1 / 0", "pass")

@@ -142,13 +142,13 @@ def printed(nb):
 
 
 def add_output(**output):
-    return lambda nb: nb.cells[1].outputs.append(nbformat.v4.new_output(**output))
+    return lambda nb: nb.cells[2].outputs.append(nbformat.v4.new_output(**output))
 
 
 # Each breaks one thing in the notebook: guard, what to do to it, and a piece of the message.
 IN_NOTEBOOK = [
     (sync.executed, strip, "execution count None"),
-    (sync.executed, lambda nb: nb.cells[2].update(execution_count=7), "execution count 7"),
+    (sync.executed, lambda nb: nb.cells[3].update(execution_count=7), "execution count 7"),
     (sync.executed, add_output(output_type="error", ename="ValueError", evalue="", traceback=[]), "ends in ValueError"),
     (sync.executed, add_output(output_type="stream", name="stderr", text="a warning"), "writes to stderr"),
     (sync.in_sync, strip, "outputs that `make notebooks` did not write"),
@@ -158,7 +158,10 @@ IN_NOTEBOOK = [
     (sync.in_sync, lambda nb: nb.cells.pop(3), "is not in the notebook"),
     (sync.in_sync, lambda nb: nb.cells.reverse(), "in another order"),
     (sync.in_sync, lambda nb: nb.cells[0].update(id="abc"), "was saved by Jupyter"),
-    (sync.in_sync, lambda nb: nb.cells[2].metadata.update(scrolled=True), "was saved by Jupyter"),
+    (sync.in_sync, lambda nb: nb.cells[3].metadata.update(scrolled=True), "was saved by Jupyter"),
+    (sync.in_sync, lambda nb: nb.cells.pop(1), "how to install the library"),
+    (sync.in_sync, lambda nb: nb.cells[1].update(source="pip install it"), "how to install the library"),
+    (sync.in_sync, lambda nb: nb.cells.insert(3, nb.cells.pop(1)), "was saved by Jupyter"),
     (sync.in_sync, lambda nb: nb.metadata.language_info.update(version="3.11.7"), "was saved by Jupyter"),
     (sync.clean, lambda nb: printed(nb).update(text="/".join(["", "home", "me", "x.npz"])), "a place on one machine"),
     (sync.clean, lambda nb: printed(nb).update(text="<object at 0x7f0123456789>"), "an address in memory"),

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 
 import nbformat
 import numpy as np
@@ -82,7 +83,7 @@ def test_changed_text_is_renewed_without_executing(book: Chapter, no_kernel):
     replace(book.source, "A chapter in miniature", "A small chapter")
     assert notebooks.build([book]) == 0
     nb = chapters.read_notebook(book)
-    assert "A small chapter" in nb.cells[0].source and nb.cells[2].outputs
+    assert "A small chapter" in nb.cells[0].source and nb.cells[3].outputs
     assert notebooks.assess(book).kind == "current"
 
 
@@ -90,7 +91,7 @@ def test_a_notebook_saved_by_jupyter_is_tidied_without_executing(book: Chapter, 
     before = book.notebook.read_bytes()
     nb = chapters.read_notebook(book)
     nb.metadata.language_info["version"] = "3.11.7"
-    nb.cells[2].metadata["scrolled"] = True
+    nb.cells[3].metadata["scrolled"] = True
     nbformat.write(nb, book.notebook)
     assert notebooks.assess(book).kind == "prose" and notebooks.build([book]) == 0
     assert book.notebook.read_bytes() == before
@@ -172,6 +173,44 @@ def test_solutions_open_folded_in_jupyterlab(book: Chapter):
     assert len(folded) == 3 and all("ex-solution" in cell.metadata.tags for cell in folded)
 
 
+# --- the one cell that no source has
+
+def installing(book: Chapter) -> str:
+    (cell,) = [cell for cell in chapters.read_notebook(book).cells if chapters.derived(cell)]
+    assert chapters.read_notebook(book).cells.index(cell) == 1 and "remove-cell" in cell.metadata.tags
+    return cell.source
+
+
+def test_a_notebook_says_how_to_install_the_library(book: Chapter, no_kernel):
+    """One sentence; it knows the repository as soon as _config.yml does, and nothing is executed for that."""
+    assert 'run `pip install -e ".[torch,plots,widgets,grading]"` in it' in installing(book)
+    (book.root / "_config.yml").write_text("repository: {url: 'https://github.com/someone/book', branch: trunk}\n")
+    assert notebooks.assess(book) == notebooks.State("prose", ["the sentence on installing the library"])
+    assert notebooks.build([book]) == 0 and notebooks.assess(book).kind == "current"
+    text = installing(book)
+    assert "!git clone --quiet --depth 1 --branch trunk https://github.com/someone/book book && pip install" in text
+    assert len([line for line in text.splitlines() if line.endswith((".", ":"))]) == 1  # one sentence
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert f"./book[{','.join(extras)}]" in text  # chapters need all of them
+    (book.root / "_config.yml").write_text("repository: {url: 'github.com/someone/book'}\n")
+    with pytest.raises(ChapterError, match=r"repository: url: is 'github\.com/someone/book', expected https://"):
+        notebooks.assess(book)
+    assert notebooks.build([book]) == 1
+
+
+def test_edits_of_that_cell_are_nobody_s(book: Chapter, no_kernel):
+    """Changed, removed or copied, it is written anew, and never taken into the source."""
+    source, made = book.source.read_text(encoding="utf-8"), book.notebook.read_bytes()
+    for edit in (lambda nb: nb.cells[1].update(source="gone"), lambda nb: nb.cells.pop(1), lambda nb: nb.cells.append({**nb.cells[1], "id": "other"})):
+        nb = chapters.read_notebook(book)
+        edit(nb)
+        nbformat.write(nbformat.from_dict(nb), book.notebook)
+        assert notebooks.assess(book).kind == "prose"
+        assert "already says" in notebooks.adopt(book)
+        assert book.source.read_text(encoding="utf-8") == source
+        assert notebooks.build([book]) == 0 and book.notebook.read_bytes() == made
+
+
 # --- edits made in Jupyter
 
 def test_edited_cells_are_named_and_not_overwritten(book: Chapter, no_kernel, capsys):
@@ -187,7 +226,7 @@ def test_edited_cells_are_named_and_not_overwritten(book: Chapter, no_kernel, ca
     lambda nb: nb.cells.insert(2, nbformat.v4.new_code_cell("1 + 1")),
     lambda nb: nb.cells.pop(3),
     lambda nb: nb.cells.insert(2, nb.cells.pop(3)),
-    lambda nb: nb.cells[4].metadata.update(tags=["hide-input"]),
+    lambda nb: nb.cells[5].metadata.update(tags=["hide-input"]),
 ], ids=["added", "removed", "moved", "tagged"])
 def test_every_kind_of_edit_is_seen_and_adopted(book: Chapter, no_kernel, edit):
     nb = chapters.read_notebook(book)

@@ -19,8 +19,11 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import yaml
 from nbformat import NotebookNode
 from PIL import Image, ImageChops
+
+from _ext import addresses
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = re.compile(r"^# %%(?!%)", re.MULTILINE)
@@ -32,6 +35,18 @@ METADATA = {
 }
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+INSTALL = "install-attnlib"  # the tag and the id of the one cell that no source has
+ALONE = "If `import attnlib` fails because this notebook was opened on its own, "
+TAKE_THE_FOLDER = ALONE + ("take the book's whole folder, run `pip install -e \".[torch,plots,widgets,grading]\"` in it, and open the notebook from its "
+                           "folder `chapters`.")
+FETCH = ALONE + """run these two lines in a new cell above the first one (they fetch the book and install its library):
+
+```python
+!git clone --quiet --depth 1 --branch {branch} {repository} book && pip install --quiet "./book[torch,plots,widgets,grading]"
+%cd book/chapters
+```"""
 
 
 class ChapterError(Exception):
@@ -52,6 +67,38 @@ class Chapter:
     @property
     def notebook(self) -> Path:
         return self.root / "chapters" / f"{self.name}.ipynb"
+
+
+def installing(root: Path) -> NotebookNode:
+    """The cell that tells whoever opened a notebook alone how to get the library; pages do not show it.
+
+    Not editable installation: that would be seen only by the next kernel. The folder is needed too: some chapters read its `data`.
+    """
+    path = root / "_config.yml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    repository = config.get("repository") or {}
+    try:
+        found = addresses.read(repository.get("url"), repository.get("branch"), (config.get("html") or {}).get("baseurl"))
+    except addresses.AddressError as error:
+        raise ChapterError(str(error)) from None
+    text = FETCH.format(branch=found.branch, repository=found.repository) if found.repository else TAKE_THE_FOLDER
+    return nbformat.v4.new_markdown_cell(text, id=INSTALL, metadata={"tags": [INSTALL, "remove-cell"]})
+
+
+def derived(cell: NotebookNode) -> bool:
+    """Whether a cell of a notebook is the one that no source has."""
+    return cell.get("id") == INSTALL or INSTALL in cell.metadata.get("tags", [])
+
+
+def own(nb: NotebookNode) -> NotebookNode:
+    """The same notebook without the derived cell: the cells that its source has."""
+    return nbformat.from_dict({**nb, "cells": [cell for cell in nb.cells if not derived(cell)]})
+
+
+def with_installing(chapter: Chapter, nb: NotebookNode) -> NotebookNode:
+    """Put the derived cell after the title (in place)."""
+    nb.cells.insert(1, installing(chapter.root))
+    return nb
 
 
 def find(root: Path, wanted: Iterable[str] = ()) -> list[Chapter]:
@@ -89,14 +136,14 @@ def key(cell: NotebookNode) -> str:
 
 
 def keys(nb: NotebookNode) -> list[str]:
-    """The keys of all cells, in order."""
-    return [key(cell) for cell in nb.cells]
+    """The keys of all cells that the source has, in order."""
+    return [key(cell) for cell in nb.cells if not derived(cell)]
 
 
 def form(nb: NotebookNode) -> list:
-    """Everything of a notebook but its cells' text and outputs: what an editor adds when it saves."""
+    """Everything of a notebook but its own cells' text and outputs: what an editor adds when it saves, and the derived cell."""
     about = {name: value for name, value in nb.metadata.items() if name not in ("attnlib", "widgets")}
-    return [about, [[cell.id, cell.metadata] for cell in nb.cells]]
+    return [about, [[cell.id, cell.metadata, *([cell.cell_type, cell.source] if derived(cell) else [])] for cell in nb.cells]]
 
 
 def describe(nb: NotebookNode, index: int) -> str:

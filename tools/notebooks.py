@@ -13,7 +13,6 @@ import argparse
 import difflib
 import os
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -47,8 +46,9 @@ class State:
 def edited_cells(nb: NotebookNode, source: NotebookNode) -> list[str]:
     """Name the cells of `nb` that somebody changed, added, removed or moved after it was made.
 
-    A change that stands in the source too (an adopted one) does not count.
+    A change that stands in the source too (an adopted one) does not count, nor one of the derived cell, which is written anew.
     """
+    nb = chapters.own(nb)
     wanted, made, now = chapters.keys(source), list(nb.metadata.get("attnlib", {}).get("cells", [])), chapters.keys(nb)
     if now in (made, wanted):
         return []
@@ -79,7 +79,10 @@ def assess(chapter: Chapter) -> State:
         return State("stale", ["outputs that were not written by `make notebooks`"])
     if chapters.keys(nb) != chapters.keys(source):
         return State("prose", ["its text (the code is unchanged, so nothing has to run)"])
-    if chapters.form(nb) != chapters.form(source):
+    whole = chapters.with_installing(chapter, source)
+    if [cell.source for cell in nb.cells if chapters.derived(cell)] != [whole.cells[1].source]:
+        return State("prose", ["the sentence on installing the library"])
+    if chapters.form(nb) != chapters.form(whole):
         return State("prose", ["what Jupyter added when it saved the file"])
     return State("current")
 
@@ -128,13 +131,17 @@ def execute(chapter: Chapter, nb: NotebookNode, starts: list[int]) -> None:
 
 def cpu_seconds() -> float:
     """CPU time of all finished child processes, so also of the kernels that have shut down."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0  # Windows does not tell
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def make(chapter: Chapter, reuse: bool) -> str:
     """Write one notebook, executing it unless `reuse` (its outputs are current); return a line to print."""
-    nb = chapters.read_source(chapter)
+    nb = chapters.with_installing(chapter, chapters.read_source(chapter))
     record = {"inputs": inputs(chapter.root, nb), "cells": chapters.keys(nb)}
     starts = chapters.lines(nb)
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
@@ -198,6 +205,7 @@ def adopt(chapter: Chapter) -> str:
     source, nb = chapters.read_source(chapter), chapters.read_notebook(chapter)
     if nb is None:
         raise ChapterError(f"{chapter.name}: there is no notebook to adopt from.")
+    nb = chapters.own(nb)
     old, new = chapters.keys(source), chapters.keys(nb)
     if old == new:
         return f"{chapter.name}: the source already says what the notebook says"

@@ -27,6 +27,7 @@ def in_sync(chapter: Chapter) -> list[Finding]:
     if nb is None:
         return [Finding(place, "is missing", redo)]
     found = []
+    whole, nb = nb, chapters.own(nb)
     here, there = chapters.keys(nb), chapters.keys(source)
     for index, key in enumerate(there):
         if key not in here:
@@ -38,7 +39,13 @@ def in_sync(chapter: Chapter) -> list[Finding]:
                                  f"`make adopt CH={chapter.name}` if it was written in Jupyter, otherwise {redo}"))
     if not found and here != there:
         found.append(Finding(place, "has its cells in another order than the source", redo))
-    if not found and chapters.form(nb) != chapters.form(source):
+    try:
+        wanted = chapters.with_installing(chapter, source)
+    except ChapterError as error:
+        return [Finding("_config.yml", str(error))]
+    if [cell.source for cell in whole.cells if chapters.derived(cell)] != [wanted.cells[1].source]:
+        found.append(Finding(place, "does not say, or not as _config.yml has it, how to install the library", redo))
+    elif not found and chapters.form(whole) != chapters.form(wanted):
         found.append(Finding(place, "was saved by Jupyter, which adds metadata", redo))
     record = nb.metadata.get("attnlib", {})
     for name in differences(record.get("inputs", {}), inputs(chapter.root, source)):

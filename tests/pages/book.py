@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from _ext import addresses
 from tools import pyodide
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = Path(__file__).parent / "absent"  # modules named torch and matplotlib that refuse to be imported
-GENERATED = ("search",)  # pages that Sphinx adds to those of the table of contents
+GENERATED = ("search", "404")  # pages that are added to those of the table of contents
+
+
+def own_addresses() -> addresses.Addresses:
+    """Where this copy of the book lives, as its _config.yml has it: tests pass in a copy with an address, too."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))
+    return addresses.read(config["repository"]["url"], config["repository"]["branch"], config["html"]["baseurl"])
 
 
 @dataclass(frozen=True)

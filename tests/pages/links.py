@@ -24,9 +24,10 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self.page.anchors.update(filter(None, (values.get("id"), values.get("name") if tag == "a" else None)))
+        kind = "canonical" if tag == "link" and values.get("rel") == "canonical" else tag  # said, not loaded
         for name in ADDRESSES.get(tag, ()):
             if values.get(name):
-                self.page.links.append((tag, values[name]))
+                self.page.links.append((kind, values[name]))
         if tag == "img":
             self.page.images.append((values.get("src") or "", values.get("alt")))
 
@@ -65,8 +66,8 @@ def broken(html: Path, pages: dict[Path, PageText]) -> list[str]:
     return faults
 
 
-def loaded_from_elsewhere(html: Path, pages: dict[Path, PageText]) -> list[str]:
-    """List what a page would load (not merely link to) from another host."""
+def loaded_from_elsewhere(html: Path, pages: dict[Path, PageText], own: str = "") -> list[str]:
+    """List what a page would load (not merely link to) from another host than that of the site's `own` address, if it has one."""
     return [f"{path.relative_to(html)}: <{tag}> {address}" for path, page in pages.items()
             for tag, address in page.links
-            if tag != "a" and (urlsplit(address).scheme in ("http", "https") or address.startswith("//"))]
+            if tag not in ("a", "canonical") and not (own and address.startswith(own)) and (urlsplit(address).scheme in ("http", "https") or address.startswith("//"))]
