@@ -100,6 +100,7 @@ WRONG = {
     data.real_head: [
         (dict(name="nobody"), "name", "'nobody'"), (dict(ending="tall"), "ending", "'tall'"), (dict(name="previous", ending="wide"), "ending", "'wide'"),
         (dict(name=3), "name", "3")],
+    data.real_attention: [(dict(ending="tall"), "ending", "'tall'"), (dict(ending=2), "ending", "2")],
 }
 POSITIONAL = {  # functions of any number of arguments
     masks.both: [((), "predicates", "no predicates"), ((masks.causal, 3), "predicate", "int")],
@@ -140,7 +141,7 @@ for each, tiles in {costs.causal_pairs: ("block_q", "block_k"), costs.block_pair
                     costs.shifted_window_pairs: ("window",), costs.two_level_pairs: ("block",), costs.linear_attention_cost: ("chunk",),
                     costs.delta_rule_cost: ("chunk",), costs.compression_cost: ("rate",), costs.top_k_block_cost: ("block_size", "group")}.items():
     WRONG[each] += [(RIGHT_COSTS[each] | {name: 0}, name, "0") for name in tiles]
-NOTHING_TO_GET_WRONG = {"costs.Cost", "masks.causal", "data.RealHead", "data.RealLayer", "data.provenance", "data.real_layer"}
+NOTHING_TO_GET_WRONG = {"costs.Cost", "masks.causal", "data.RealAttention", "data.RealHead", "data.RealLayer", "data.provenance", "data.real_layer"}
 
 CALLS = [(f"{f.__module__.split('.')[1]}.{f.__name__}", lambda f=f, a=a: f(**a), blamed, was) for f, calls in WRONG.items() for a, blamed, was in calls]
 CALLS += [(f"{f.__module__.split('.')[1]}.{f.__name__}", lambda f=f, a=a: f(*a), blamed, was) for f, calls in POSITIONAL.items() for a, blamed, was in calls]
