@@ -41,7 +41,8 @@ CORE = {  # sha256; the lock then states the sum of every package
 # Matplotlib's entry also asks for what only PDF files, pandas and its own widget need: 1.6 MB that no figure uses.
 UNUSED = {"fonttools", "pytz", "matplotlib-pyodide"}
 FIGURES = ("matplotlib", "contourpy", "cycler", "six", "kiwisolver", "packaging", "pillow", "pyparsing", "python-dateutil")
-PACKAGES = ("numpy", *FIGURES)
+WIDGETS = ("traitlets",)
+PACKAGES = ("numpy", *FIGURES, *WIDGETS)
 # Where the files come from, in this order. Whatever brings them, they are the release's own or they are refused.
 RELEASE = f"https://cdn.jsdelivr.net/pyodide/v{VERSION}/full/"
 NPM = f"pyodide@{VERSION}"  # the core and the lock, published by Pyodide itself
