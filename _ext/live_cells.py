@@ -40,7 +40,7 @@ CHECKS = ("__init__.py", "form.py", "judging.py", "observing.py", "running.py", 
 OWN = {"live_runtime.py": "live_runtime.py", "live_anywidget.py": "anywidget.py"}  # of _ext, and what they are called there
 NOT_IN_A_BROWSER = re.compile(r"^\s*(?:import|from) (?:torch|triton)\b", re.MULTILINE)
 ELSEWHERE = {"torch": "PyTorch", "triton": "Triton", "ipywidgets": "ipywidgets"}
-SCRIPT, STYLE, FOLDER = "live-cells/page.mjs", "live-cells.css", "live-cells"
+FOLDER = "live-cells"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -80,8 +80,9 @@ def kinds(cells: list[tuple[str, set[str]]], everywhere: bool) -> list[dict]:
     Returns
     -------
     list of dict
-        ``{}`` for a cell that is not live; otherwise ``kind``: ``cell``, ``drawing`` (not run on the way to others),
-        ``stub``, ``check``, ``solution`` or ``elsewhere`` (with ``needs``, what a browser does not have).
+        ``{}`` for a cell that is not live; otherwise ``kind``: ``cell``; ``drawing`` (not run on the way to others);
+        ``measured`` (a timing or a training, run on the way only to who uses the names it ``makes``); ``stub``, ``check``,
+        ``solution`` (of the exercise ``of``); or ``elsewhere`` (with ``needs``, what a browser does not have).
     """
     trees = []
     for source, _ in cells:
@@ -101,10 +102,10 @@ def kinds(cells: list[tuple[str, set[str]]], everywhere: bool) -> list[dict]:
                     needs.add(ELSEWHERE[room])
                     missing.update({(a.asname or a.name).split(".")[0]: ELSEWHERE[room] for a in node.names})
         needs |= {missing[name] for name in names(tree, ast.Load) if name in missing}
-        if "torch-check" in tags:
-            needs.add("PyTorch")
         made = names(tree, ast.Store)
-        if needs:
+        if "torch-check" in tags:  # nothing that such a cell makes is used elsewhere: a guard sees to it
+            needs, missing = {"PyTorch"}, {name: what for name, what in missing.items() if name not in made}
+        elif needs:
             missing.update({name: sorted(needs)[0] for name in made})
         else:
             missing = {name: what for name, what in missing.items() if name not in made}
@@ -117,7 +118,10 @@ def kinds(cells: list[tuple[str, set[str]]], everywhere: bool) -> list[dict]:
             found.append({"kind": exercise, "of": next((tag[3:] for tag in tags if tag.startswith("ex:")), "")})
         else:
             later = set().union(*(names(other, ast.Load) for other in trees[i + 1:]))
-            found.append({"kind": "drawing" if only_draws(tree, later) else "cell"})
+            kind = "drawing" if only_draws(tree, later) else "cell"
+            if kind == "cell" and "nbval-ignore-output" in tags and "rng" not in names(tree, ast.Load):
+                kind = "measured"
+            found.append({"kind": kind} | ({"makes": sorted(made)} if made and kind != "drawing" else {}))
     return found
 
 
@@ -149,7 +153,8 @@ def add_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, do
     said = {**packed(app), "cells": cells}
     text = json.dumps(said, separators=(",", ":")).replace("<", "\\u003c")
     context["body"] += f'<script type="application/json" id="live-cells">{text}</script>'
-    app.add_js_file(SCRIPT, type="module")
+    app.add_js_file(f"{FOLDER}/page.mjs", type="module")
+    app.add_js_file(f"{FOLDER}/from-a-file.mjs")
 
 
 # --- What is packed -------------------------------------------------------------------------------------------------

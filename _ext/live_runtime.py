@@ -122,7 +122,7 @@ def arrived(package: str) -> None:
             delattr(sys.modules[parent], own)
     importlib.invalidate_caches()
     pyplot = importlib.import_module("matplotlib.pyplot")
-    pyplot.show = lambda *args, **kwargs: [figures(screen) for screen in _screens]
+    pyplot.show = _show
     for name, value in list(vars(space).items()):
         if isinstance(value, Later):
             setattr(space, name, importlib.import_module(value.__name__))
@@ -219,6 +219,12 @@ def figures(screen: Screen) -> None:
         figure = pyplot.figure(number)
         pyplot.close(figure)
         screen.show("image", drawn(figure))
+
+
+def _show(*args: object, **kwargs: object) -> None:
+    """What `plt.show()` is on the page."""
+    for screen in _screens:
+        figures(screen)
 
 
 def display(screen: Screen, *values: object) -> None:

@@ -77,7 +77,7 @@ export class Outputs {
     const last = this.#own.lastElementChild;
     if (STREAMS.has(kind)) {
       if (last?.dataset.kind === kind) last.querySelector("pre").append(data);
-      else this.#own.append(Object.assign(box(kind === "stdout" ? "stream" : "stream stderr", data)));
+      else this.#own.append(box(kind === "stdout" ? "stream" : "stream stderr", data));
       this.#own.lastElementChild.dataset.kind = kind;
     } else if (kind === "image") this.#own.append(this.#figure(data));
     else if (kind === "html") this.#html(data);

@@ -6,7 +6,6 @@ import { Outputs } from "./outputs.mjs";
 
 const page = JSON.parse(document.getElementById("live-cells").textContent);
 const drafts = `live-cells:${location.pathname}`; // the reader's changes, in this browser only
-const serveIt = "Cells run only when the book is served over http, which this page is not. In its folder: python -m http.server, then open http://localhost:8000";
 const withoutIt = "This copy of the book was built without Python for the browser, so its cells cannot run here. Take the notebook and run it on your machine, or build the book where Pyodide can be fetched.";
 
 // --- Said to everybody, and to screen readers ------------------------------------------------------------------------
@@ -28,9 +27,9 @@ function make(tag, name, attributes = {}, text = "") {
 // --- One cell --------------------------------------------------------------------------------------------------------
 
 class Cell {
-  constructor(root, number, { kind, of, needs }) {
-    Object.assign(this, { root, number, kind, of, state: "new" });
-    this.name = kind === "check" || kind === "stub" ? `${number}, exercise ${of}` : String(number);
+  constructor(root, number, { kind, of, needs, makes = [] }) {
+    Object.assign(this, { root, number, kind, of, makes, state: "new" });
+    this.name = this.judged ? `${number}, exercise ${of}` : String(number);
     const input = root.querySelector(".cell_input");
     this.original = input.querySelector("pre").textContent.replace(/\n$/, "");
     this.outputs = new Outputs(root, number);
@@ -46,8 +45,7 @@ class Cell {
       left: () => this.edit(false),
       changed: () => this.edited(),
     });
-    const judged = kind === "check" || kind === "stub";
-    this.runButton = this.button(judged ? "Check" : "Run", () => press(this));
+    this.runButton = this.button(this.judged ? "Check" : "Run", () => press(this));
     this.runButton.classList.add("live-run");
     this.editButton = this.button("Edit", () => this.edit(!this.editor.open));
     this.stopButton = this.button("Stop", () => stop());
@@ -65,8 +63,14 @@ class Cell {
     return button;
   }
 
+  /** Names that this cell may make; if it was changed, what its text looks like making. */
+  get names() {
+    if (!this.changed) return this.makes;
+    return [...this.editor.text.matchAll(/(?:def|class|as|import|for)\s+(\w+)|(\w+)\s*(?:,|=(?!=))/g)].map((found) => found[1] ?? found[2]);
+  }
+
   get live() { return this.kind !== "elsewhere"; }
-  get ordinary() { return this.kind === "cell" || this.kind === "drawing"; }
+  get judged() { return this.kind === "stub" || this.kind === "check"; }
   get changed() { return this.editor.text !== this.original; }
 
   /** Show the buttons that do something now; the one that has the focus never disappears under it. */
@@ -81,8 +85,15 @@ class Cell {
 
   become(state, words = "") {
     this.state = state;
+    if (state !== "waiting") this.asked = false;
     this.status.textContent = words;
     this.offer();
+  }
+
+  /** Running, and how far it is; said at the cell that the reader asked for, too, wherever that is. */
+  work(words) {
+    this.become("running", words);
+    for (const one of queue) if (one.asked) one.status.textContent = words === going ? `cell ${this.number} runs first` : words;
   }
 
   edit(open) {
@@ -142,23 +153,40 @@ let worker = null;
 let hear = () => {}; // takes the worker's messages while it starts or runs a cell
 let queue = [];
 let running = null; // the cell
+const going = "running …";
 let firstSize = null; // says how much the first Run loads
 
-/** What has to run before a cell: every cell above that has not run since it was last changed, figures aside. */
+/** Every word of some code: more than the names it uses, never fewer. */
+const words = (cell) => cell.editor.text.match(/[\p{L}_][\p{L}\p{N}_]*/gu) ?? [];
+
+/**
+ * What has to run before a cell, in order: what is above and has not run since it was last changed. Figures are not
+ * drawn on the way, and what takes long (a timing, a training) only runs for who uses its names. An exercise
+ * answers to its own names alone, so it waits for nothing else; other cells share a generator of random numbers.
+ */
 function above(cell) {
-  return cells.slice(0, cells.indexOf(cell)).filter((one) => one.kind === "cell" && one.state !== "done");
+  const used = new Set(cells.filter((one) => one === cell || (cell.of && one.of === cell.of)).flatMap(words));
+  const found = [];
+  for (const one of cells.slice(0, cells.indexOf(cell)).reverse()) {
+    if (one.kind !== "cell" && one.kind !== "measured") continue;
+    const optional = one.kind === "measured" || cell.of;
+    if (optional && !one.names.some((name) => used.has(name))) continue;
+    words(one).forEach((word) => used.add(word));
+    if (one.state !== "done") found.unshift(one);
+  }
+  return found;
 }
 
 /** Run a cell, after those above that it may need; a check, after the answer that it checks. */
 function press(cell) {
   if (cell.state === "running" || cell.state === "waiting") return say(`Cell ${cell.number} is running.`);
-  if (location.protocol === "file:") return explain(cell, serveIt);
   if (!page.lock) return explain(cell, withoutIt);
   let wanted = [cell];
-  if (cell.kind === "check" || cell.kind === "stub") wanted = cells.filter((one) => one.of === cell.of && (one.kind === "stub" || one.kind === "check"));
+  if (cell.judged) wanted = cells.filter((one) => one.of === cell.of && one.judged);
   const added = [...above(wanted[0]), ...wanted].filter((one) => one !== running && !queue.includes(one));
   queue.push(...added);
   for (const one of added) one.become("waiting", "waiting");
+  cell.asked = true;
   if (added.length > wanted.length) say(`Running ${added.length - wanted.length} cells above first.`);
   if (!running) next();
 }
@@ -173,7 +201,7 @@ function explain(cell, text) {
 async function next() {
   const cell = (running = queue.shift() ?? null);
   if (!cell) return;
-  cell.become("running", "running …");
+  cell.work(going);
   cell.outputs.begin();
   try {
     if (!worker) await start(cell);
@@ -199,19 +227,19 @@ async function next() {
 
 function drop(why) {
   const left = queue.length;
-  for (const cell of queue) cell.become(cell.outputs.replaced ? cell.state : "new", "not run");
+  for (const cell of queue) cell.become("new", `not run: ${why[0].toLowerCase()}${why.slice(1)}`);
   queue = [];
   say(left ? `${why}; ${left} more not run.` : `${why}.`);
 }
 
 async function start(cell) {
   firstSize?.remove();
-  cell.become("running", `loading Python, ${page.megabytes} MB …`);
+  cell.work(`loading Python, ${page.megabytes} MB …`);
   say(`Loading Python, ${page.megabytes} megabytes.`);
   worker = new Worker(new URL(`./worker.mjs?v=${page.version}`, import.meta.url), { type: "module" });
   const folder = new URL("../pyodide/", import.meta.url).href;
   await exchange({ type: "start", folder, lock: page.lock }, cell);
-  cell.become("running", "running …");
+  cell.work(going);
 }
 
 /** Send one message and wait for its end; what the cell shows meanwhile goes to its outputs. */
@@ -221,8 +249,8 @@ function exchange(message, cell) {
       if (kind === "ready" || kind === "done") done(data);
       else if (kind === "broken") fail(new Error(data));
       else if (kind === "stopped") fail(stopped);
-      else if (kind === "loading") cell.become("running", data === "matplotlib" ? `loading Matplotlib, ${page.figures} MB …` : "loading …");
-      else if (kind === "begun") cell.become("running", "running …");
+      else if (kind === "loading") cell.work(data === "matplotlib" ? `loading Matplotlib, ${page.figures} MB …` : "loading …");
+      else if (kind === "begun") cell.work(going);
       else cell.outputs.add(kind, data);
     };
     worker.onmessage = ({ data }) => hear(data);

@@ -1,5 +1,6 @@
 """Build the book as a stranger would: from the tracked files only, with every warning an error."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tools import pyodide
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = Path(__file__).parent / "absent"  # modules named torch and matplotlib that refuse to be imported
@@ -59,6 +62,10 @@ def site(tmp_path_factory) -> Build:
         if not code.exists():
             tree.mkdir()
             copy_tracked(tree)
+            with contextlib.suppress(pyodide.Missing):  # without it the book builds too; tests/test_live.py then complains
+                pyodide.bring()
+            if pyodide.VENDOR.is_dir():
+                (tree / "_vendor").symlink_to(ROOT / "_vendor", target_is_directory=True)
             done = build(tree)
             log.write_text(done.log, encoding="utf8")
             code.write_text(str(done.returncode))

@@ -1,0 +1,271 @@
+"""Cells that run on the page: all of them against the notebooks, the buttons, an exercise, and what is said without Pyodide."""
+
+import fnmatch
+import time
+
+import pytest
+import yaml
+
+from tests.pages.book import ROOT, Build, pages_in_toc
+from tests.pages.book import site as site  # a fixture
+from tests.pages.browser import MOUSE_ONLY, STICKING_OUT, accessibility, opened, serve
+from tests.pages.browser import chromium as chromium  # a fixture
+from tests.pages.live import LivePage, different, live, need_pyodide, stored_cells
+
+pytestmark = pytest.mark.xdist_group("live")
+
+OPTED_IN = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["sphinx"]["config"]["live_cells_pages"]
+PAGES = [page for page in pages_in_toc() if any(fnmatch.fnmatch(page, pattern) for pattern in OPTED_IN)]
+# Chapter 7 trains 75 small models in two cells: 80 s in a browser. They and the cell between, which needs the first, are left out here.
+TRAINING, TOO_LONG = "= measure(", 3
+SOFTMAX = "chapters/04_softmax"
+
+
+@pytest.fixture(scope="module")
+def base(site: Build):
+    need_pyodide()
+    with serve(site.html) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def context(chromium):
+    made = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light", reduced_motion="reduce")
+    yield made
+    made.close()
+
+
+def test_the_numpy_chapters_are_opted_in():
+    assert [page[9:11] for page in PAGES] == ["02", "03", "04", "05", "06", "07"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_cell_shows_what_its_notebook_shows(context, base: str, page: str):
+    """Those above by pressing Run on the last one, then figures, measurements and exercises, each by its own button."""
+    cells = stored_cells(page)
+    with live(context, base, page) as on:
+        assert len(cells) == len(on.kinds)
+        trained = {name for i, cell in enumerate(cells) if TRAINING in cell.source for name in on.kinds[i]["makes"]}
+        left_out = {cell.number for cell in cells if trained & set(cell.source.replace("[", " ").split())}
+        assert len(left_out) <= TOO_LONG and all("elsewhere" in kind.get("kind", "") or kind.get("kind") for kind in on.kinds)
+        ordinary = [i for i, kind in enumerate(on.kinds, start=1) if kind["kind"] == "cell" and i not in left_out]
+        if left_out:  # the cells after them would run them first: press those before, then each one's own code is not reached
+            ordinary = [i for i in ordinary if i < min(left_out)]
+        began = time.perf_counter()
+        on.run(ordinary[-1])
+        first = time.perf_counter() - began
+        on.tab.evaluate("""(skipped) => document.querySelectorAll("article div.cell").forEach((cell, i) => {
+          const bar = cell.querySelector(".live-bar");
+          if (!["done", "failed"].includes(bar.dataset.state) && !skipped.includes(i + 1)) cell.querySelector(".live-run")?.click();
+        })""", sorted(left_out | ({i for i, kind in enumerate(on.kinds, start=1) if left_out and i > min(left_out) and kind["kind"] == "cell"})))
+        on.wait()
+        faults, compared, later = [], 0, []
+        for cell, kind in zip(cells, on.kinds, strict=True):
+            number = cell.number
+            if kind["kind"] == "elsewhere":
+                assert "run it locally" in on.status(number) and on.cell(number).locator("button.live-button").count() == 0
+                continue
+            if on.state(number) != "done":
+                if not left_out or number < min(left_out):
+                    faults.append(f"cell {number} is {on.state(number)}: {on.shown(number)}")
+                continue
+            compared += 1
+            later.append(float(on.cell(number).get_attribute("data-seconds")))
+            if "nbval-ignore-output" not in cell.tags and (problem := different(cell.text, on.shown(number))):
+                faults.append(f"cell {number}: {problem}")
+            if cell.pictures:
+                image = on.cell(number).locator(".live-output img")
+                if image.count() != cell.pictures or not image.first.evaluate("i => i.decode().then(() => i.naturalWidth > 300)"):
+                    faults.append(f"cell {number}: no picture")
+                elif image.first.get_attribute("alt") != cell.alt:
+                    faults.append(f"cell {number}: the picture's alternative text is lost")
+            if cell.markup and not on.cell(number).locator(".live-output .text_html > :not(table)").count():
+                faults.append(f"cell {number}: its figure is not shown")
+        print(f"{page}: {compared} cells compared, {first:.1f} s for the first and all above; median {1000 * sorted(later)[len(later) // 2]:.0f} ms")
+        assert not faults, "\n".join(faults)
+        assert compared >= len(cells) - len(left_out) - 12
+        assert on.findings.faults() == []
+
+
+CODE = "notebook: 0.25 of 3 keys, [-0. 1.5e-03], inf\n"
+
+
+@pytest.mark.parametrize(("shown", "caught"), [
+    (CODE, False), (CODE.replace("0.25", "0.26"), False), (CODE.replace("-0.", " 0."), False), (CODE.replace("1.5e-03", "1.6e-03"), False),
+    (CODE.replace("0.25", "0.27"), True), (CODE.replace("3 keys", "4 keys"), True), (CODE.replace("keys", "values"), True),
+    (CODE.replace("inf", "nan"), True), (CODE.replace("1.5e-03", "1.5e-02"), True), ("", True), (CODE + "more", True),
+])
+def test_the_comparison_catches_what_is_planted(shown: str, caught: bool):
+    assert bool(different(CODE, shown)) is caught
+
+
+def test_a_reader_at_work(context, base: str):
+    """One visit: run from the middle, change, break, stop, answer an exercise, come back."""
+    with live(context, base, SOFTMAX) as on:
+        assert on.tab.evaluate("performance.getEntriesByType('resource').every((one) => !one.name.includes('pyodide'))")
+        assert "MB" in on.tab.locator(".live-size").text_content()
+        run_above_and_share(on)
+        errors_are_short(on)
+        an_exercise(on)
+        stop_ends_everything(on)
+        output_is_bounded(on)
+        keyboard(on)
+        assert on.tab.evaluate(STICKING_OUT) == [] and on.tab.evaluate(MOUSE_ONLY) == []
+        assert accessibility(on.tab) == []
+        assert on.findings.faults() == []
+    with live(context, base, SOFTMAX) as on:
+        drafts(on)
+
+
+def run_above_and_share(on: LivePage) -> None:
+    figure = on.first("drawing")
+    stored = on.cell(figure).locator("figure img").get_attribute("src")
+    on.press(figure)
+    assert on.state(1) in ("running", "waiting") and on.state(figure) == "waiting"
+    assert on.said().startswith(("Running", "Loading"))
+    on.wait()
+    assert on.state(1) == on.state(figure - 1) == on.state(figure) == "done"
+    image = on.cell(figure).locator(".live-output figure img")
+    assert image.get_attribute("src").startswith("blob:") and image.get_attribute("alt")
+    assert on.cell(figure).locator("figcaption").count() == 1
+    on.press(figure, "Reset")
+    assert on.cell(figure).locator("figure img").get_attribute("src") == stored
+    # names go down the page, and a changed cell above runs again before what is below
+    on.type(1, on.cell(1).locator("textarea").input_value() + "\nmine = 40")
+    on.type(2, "mine + 2")
+    assert "your version" in on.status(1)
+    assert on.run(2) == "42" and on.state(1) == "done"
+    on.type(2, "mine += 1\nprint('a')\n[mine] * 40")
+    assert on.run(2).startswith("a\n[41,\n")
+    for cell in (1, 2):
+        on.press(cell, "Reset")
+        assert on.cell(cell).locator(".live-output").count() == 0 and not on.cell(cell).locator("textarea").is_visible()
+
+
+def errors_are_short(on: LivePage) -> None:
+    on.type(2, "def f(x):\n    return np.linalg.inv(x)\n\nf(np.zeros((2, 2)))")
+    assert on.run(2) == ("cell 2, line 4\n    f(np.zeros((2, 2)))\ncell 2, line 2, in f\n    return np.linalg.inv(x)\n"
+                         "numpy.linalg.LinAlgError: Singular matrix")
+    assert on.state(2) == "failed" and "error" in on.said()
+    on.type(2, "x = (1,\n")
+    assert "cell 2, line 1" in on.run(2) and "SyntaxError" in on.shown(2)
+    on.type(2, "import torch")
+    assert "PyTorch does not run in a browser" in on.run(2)
+    on.press(4)  # what is below does not run on what is broken above, and says why
+    on.wait()
+    assert on.state(4) == "new" and "cell 2 ended with an error" in on.status(4)
+    on.press(2, "Reset")
+    assert on.run(4) and on.state(4) == "done"
+
+
+def an_exercise(on: LivePage) -> None:
+    stub = on.first("stub")
+    assert "not attempted" in on.run(stub + 1, "Check")
+    wrong = "def soften(scores, temperature):\n    return np.exp(scores / temperature)"
+    on.type(stub, wrong)
+    verdict = on.run(stub, "Check") or on.shown(stub + 1)
+    assert "✗" in on.shown(stub + 1) and len(on.shown(stub + 1)) > 60, verdict
+    assert on.said() == on.shown(stub + 1).strip()
+    hint = on.shown(stub + 1)
+    import coursework
+
+    space: dict = {"__name__": "exercise"}
+    exec("import numpy as np\n" + wrong, space)
+    here = str(coursework.verdict(space["soften"]))
+    assert hint.strip() == here.strip(), "the page gives the hint that coursework gives"
+    on.type(stub, coursework.get("soften").solution)
+    assert "✓" in (on.run(stub, "Check") or on.shown(stub + 1))
+
+
+def stop_ends_everything(on: LivePage) -> None:
+    on.type(2, "mine = 1\nwhile True:\n    pass")
+    on.press(2)
+    on.tab.wait_for_function("document.querySelectorAll('.live-bar[data-state=running]').length === 1")
+    on.press(4)
+    assert on.state(4) == "waiting"
+    on.cell(2).locator("textarea").focus()
+    on.press(2, "Stop")
+    on.wait()
+    assert "gone" in on.status(2) and "Stopped" in on.said() and on.state(1) == "new" and on.state(4) == "new"
+    on.type(2, "'mine' in globals()")
+    assert on.run(2) == "False" and on.state(1) == "done"
+
+
+def output_is_bounded(on: LivePage) -> None:
+    on.type(2, "while True:\n    print(1)")
+    assert "Stopped: a cell may show 100,000 characters" in on.run(2)
+    assert len(on.shown(2)) < 101_000
+    on.type(2, "print('alive')")
+    assert on.run(2) == "alive\n"
+
+
+def keyboard(on: LivePage) -> None:
+    area, tab = on.cell(2).locator("textarea"), on.tab
+    on.type(2, "")
+    area.focus()
+    tab.keyboard.type("if True:\n")
+    assert area.input_value() == "if True:\n    "
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Shift+Tab")
+    tab.keyboard.type("print('typed')")
+    assert area.input_value() == "if True:\n    print('typed')"
+    for keys in ("Shift+Enter", "Control+Enter"):
+        tab.keyboard.press(keys)
+        on.wait()
+        assert on.shown(2) == "typed\n" and tab.evaluate("document.activeElement.tagName") == "TEXTAREA"
+    tab.keyboard.press("Escape")
+    assert not area.is_visible() and tab.evaluate("document.activeElement.getAttribute('aria-label')") == "Edit cell 2"
+
+
+def drafts(on: LivePage) -> None:
+    assert "kept" in on.status(2) and "typed" in on.cell(2).locator("pre").first.text_content()
+    stub = on.first("stub")
+    for cell in (2, stub):
+        on.press(cell, "Reset")
+    assert on.tab.evaluate("localStorage.length") == 0
+    assert "typed" not in on.cell(2).locator("pre").first.text_content()
+
+
+def test_on_a_phone(chromium, base: str):
+    context = chromium.new_context(viewport={"width": 360, "height": 780}, color_scheme="dark", has_touch=True, is_mobile=True)
+    try:
+        with live(context, base, SOFTMAX) as on:
+            on.tab.evaluate("document.querySelectorAll('main details').forEach((box) => { box.open = true })")
+            on.cell(2).locator(".live-button:has-text('Edit')").tap()
+            assert on.cell(2).locator("textarea").evaluate("a => parseFloat(getComputedStyle(a).fontSize)") >= 16
+            assert min(on.tab.locator(".live-button:visible").evaluate_all("all => all.map(b => b.getBoundingClientRect().height)")) >= 40
+            assert on.tab.evaluate(STICKING_OUT) == [] and accessibility(on.tab) == [] and on.findings.faults() == []
+    finally:
+        context.close()
+
+
+def test_without_pyodide_the_button_explains(chromium, site: Build):
+    """Built without (the page knows), and lost afterwards (the page finds out)."""
+    page = (site.html / f"{SOFTMAX}.html").read_text(encoding="utf8")
+    start = page.index('"lock":"') + 8
+    without = page[:start] + page[page.index('"', start):]
+    with serve(site.html) as address, opened(chromium, address, "intro") as tab:
+        tab.route(f"**/{SOFTMAX}.html", lambda route: route.fulfill(body=without, content_type="text/html"))
+        tab.goto(f"{address}{SOFTMAX}.html")
+        tab.locator(".live-run").first.click()
+        assert "built without Python" in tab.locator(".live-note").first.inner_text()
+        assert accessibility(tab) == []
+        tab.unroute(f"**/{SOFTMAX}.html")
+        if '"lock":""' in page:
+            return
+        tab.route("**/_static/pyodide/**", lambda route: route.fulfill(status=404, body=""))
+        tab.goto(f"{address}{SOFTMAX}.html")
+        tab.locator(".live-run").nth(1).click()
+        tab.wait_for_selector(".live-note")
+        assert "could not be loaded" in tab.locator(".live-note").first.inner_text()
+        assert "not run" in tab.locator(".live-state").nth(1).inner_text()
+
+
+def test_from_a_file_the_page_says_to_serve_it(chromium, site: Build):
+    with opened(chromium, f"{site.html.as_uri()}/", SOFTMAX) as tab:
+        assert "served over http" in tab.locator(".live-file").inner_text()
+
+
+def test_pages_without_live_cells_load_nothing(site: Build):
+    for page in pages_in_toc():
+        assert ("live-cells/page.mjs" in (site.html / f"{page}.html").read_text(encoding="utf8")) == (page in PAGES), page
