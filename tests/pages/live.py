@@ -36,7 +36,9 @@ def different(stored: str, shown: str) -> str:
     for was, now in zip(NUMBER.findall(stored), NUMBER.findall(shown), strict=True):
         mantissa, _, exponent = was.lower().partition("e")
         unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-        if mantissa.lstrip("+-") in ("inf", "nan") or "." not in was and not exponent:
+        if was == now:
+            continue
+        if mantissa.lstrip("+-") in ("inf", "nan") or ("." not in was and not exponent):
             if was.lstrip("+") != now.lstrip("+"):
                 return f"{now}, the notebook has {was}"
         elif not abs(float(was) - float(now)) <= 1.0001 * unit:
