@@ -46,15 +46,23 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 # --- What kind of cell --------------------------------------------------------------------------------------------
 
-def names(tree: ast.AST, kind: type) -> set[str]:
-    """Names that are read (ast.Load) or bound (ast.Store) somewhere in a tree, imports and definitions included."""
-    found = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, kind)}
-    if kind is ast.Store:
-        for n in ast.walk(tree):
-            if isinstance(n, ast.Import | ast.ImportFrom):
-                found |= {(a.asname or a.name).split(".")[0] for a in n.names}
-            elif isinstance(n, ast.FunctionDef | ast.ClassDef):
-                found.add(n.name)
+def read(tree: ast.AST) -> set[str]:
+    """Names that are read somewhere in a tree."""
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def bound(tree: ast.AST) -> set[str]:
+    """Names that a cell leaves behind: not those inside its functions and comprehensions."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(a.asname or a.name).split(".")[0] for a in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            found |= bound(node)
     return found
 
 
@@ -65,13 +73,13 @@ def only_draws(tree: ast.Module, later: set[str]) -> bool:
     """
     called = {n.func.value.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
               and isinstance(n.func.value, ast.Name)}
-    own = names(tree, ast.Store)
+    own = bound(tree)
     for node in tree.body:
         if isinstance(node, ast.Assign) and all(isinstance(t, ast.Name | ast.Tuple) for t in node.targets):
             continue
         if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
             return False
-    return {"plots", "plt"} <= called and not own & later and "rng" not in names(tree, ast.Load) and "print" not in names(tree, ast.Load)
+    return {"plots", "plt"} <= called and not own & later and "rng" not in read(tree) and "print" not in read(tree)
 
 
 def kinds(cells: list[tuple[str, set[str]]], everywhere: bool) -> list[dict]:
@@ -101,8 +109,8 @@ def kinds(cells: list[tuple[str, set[str]]], everywhere: bool) -> list[dict]:
                 for room in {name.split(".")[0] for name in asked} & set(ELSEWHERE) | rooms:
                     needs.add(ELSEWHERE[room])
                     missing.update({(a.asname or a.name).split(".")[0]: ELSEWHERE[room] for a in node.names})
-        needs |= {missing[name] for name in names(tree, ast.Load) if name in missing}
-        made = names(tree, ast.Store)
+        needs |= {missing[name] for name in read(tree) if name in missing}
+        made = bound(tree)
         if "torch-check" in tags:  # nothing that such a cell makes is used elsewhere: a guard sees to it
             needs, missing = {"PyTorch"}, {name: what for name, what in missing.items() if name not in made}
         elif needs:
@@ -117,9 +125,9 @@ def kinds(cells: list[tuple[str, set[str]]], everywhere: bool) -> list[dict]:
         elif exercise:
             found.append({"kind": exercise, "of": next((tag[3:] for tag in tags if tag.startswith("ex:")), "")})
         else:
-            later = set().union(*(names(other, ast.Load) for other in trees[i + 1:]))
+            later = set().union(*(read(other) for other in trees[i + 1:]))
             kind = "drawing" if only_draws(tree, later) else "cell"
-            if kind == "cell" and "nbval-ignore-output" in tags and "rng" not in names(tree, ast.Load):
+            if kind == "cell" and "nbval-ignore-output" in tags and "rng" not in read(tree):
                 kind = "measured"
             found.append({"kind": kind} | ({"makes": sorted(made)} if made and kind != "drawing" else {}))
     return found

@@ -14,7 +14,7 @@ export class Editor {
     this.#shown = this.#code.innerHTML; // with its colours, for when the text is the original again
     this.original = this.#text = text;
     this.#area = document.createElement("textarea");
-    Object.assign(this.#area, { className: "live-editor", hidden: true, spellcheck: false, wrap: "off" });
+    Object.assign(this.#area, { className: "live-editor", hidden: true, spellcheck: false, wrap: "off", value: text });
     for (const [name, value] of Object.entries({ "aria-label": label, autocapitalize: "off", autocomplete: "off", autocorrect: "off" })) this.#area.setAttribute(name, value);
     this.#area.addEventListener("input", () => {
       this.#text = this.#area.value;

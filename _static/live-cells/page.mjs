@@ -156,8 +156,8 @@ let running = null; // the cell
 const going = "running …";
 let firstSize = null; // says how much the first Run loads
 
-/** Every word of some code: more than the names it uses, never fewer. */
-const words = (cell) => cell.editor.text.match(/[\p{L}_][\p{L}\p{N}_]*/gu) ?? [];
+/** The words of a cell that may be names: not those of comments and attributes. More than it uses, never fewer. */
+const words = (cell) => cell.editor.text.replace(/#.*$/gm, "").match(/(?<![.\p{L}\p{N}_])[\p{L}_][\p{L}\p{N}_]*/gu) ?? [];
 
 /**
  * What has to run before a cell, in order: what is above and has not run since it was last changed. Figures are not
