@@ -63,7 +63,7 @@ def bound(tree: ast.AST) -> set[str]:
             found.add(node.id)
         elif not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             found |= bound(node)
-    return found
+    return found - {"_"}
 
 
 def only_draws(tree: ast.Module, later: set[str]) -> bool:

@@ -156,8 +156,14 @@ let running = null; // the cell
 const going = "running …";
 let firstSize = null; // says how much the first Run loads
 
-/** The words of a cell that may be names: not those of comments and attributes. More than it uses, never fewer. */
-const words = (cell) => cell.editor.text.replace(/#.*$/gm, "").match(/(?<![.\p{L}\p{N}_])[\p{L}_][\p{L}\p{N}_]*/gu) ?? [];
+const quoted = /([a-zA-Z]?)("""[^]*?"""|'''[^]*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')/g;
+const name = /(?<![.\p{L}\p{N}_])[\p{L}_][\p{L}\p{N}_]*/gu;
+
+/** The words of a cell that may be names: not those of texts (but what an f-string computes), comments and attributes. */
+function words(cell) {
+  const computed = (_, kind, text) => (/f/i.test(kind) ? ` ${(text.match(/\{[^{}]*\}/g) ?? []).join(" ")} ` : " ");
+  return cell.editor.text.replace(quoted, computed).replace(/#.*$/gm, "").match(name) ?? [];
+}
 
 /**
  * What has to run before a cell, in order: what is above and has not run since it was last changed. Figures are not
@@ -165,7 +171,9 @@ const words = (cell) => cell.editor.text.replace(/#.*$/gm, "").match(/(?<![.\p{L
  * answers to its own names alone, so it waits for nothing else; other cells share a generator of random numbers.
  */
 function above(cell) {
-  const used = new Set(cells.filter((one) => one === cell || (cell.of && one.of === cell.of)).flatMap(words));
+  const own = cells.filter((one) => one === cell || (cell.of && one.of === cell.of));
+  const used = new Set(own.flatMap(words));
+  if (cell.of) for (const one of own) for (const [, made] of one.editor.text.matchAll(/^(\w+) *=(?!=)/gm)) used.delete(made); // its own
   const found = [];
   for (const one of cells.slice(0, cells.indexOf(cell)).reverse()) {
     if (one.kind !== "cell" && one.kind !== "measured") continue;
