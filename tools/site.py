@@ -35,6 +35,7 @@ def fingerprint(root: Path = ROOT) -> str:
         if parts[0] in NOT_PAGES or derived or not path.is_file() or (parts[0] == "chapters" and path.suffix == ".py"):
             continue
         sha.update(path.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    sha.update(repr(pyodide.missing(root / "_vendor" / "pyodide")).encode())  # the pages say whether their cells can run
     return sha.hexdigest()
 
 
@@ -92,6 +93,7 @@ def main() -> int:
     parser.add_argument("--serve", action="store_true", help="serve the site afterwards, warnings or not")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()
+    pyodide.tried()
     good = build()
     if options.serve and (ROOT / "_build" / "html" / "index.html").exists():
         return serve.serve(ROOT / "_build" / "html", options.port)

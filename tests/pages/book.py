@@ -1,5 +1,6 @@
 """Build the book as a stranger would: from the tracked files only, with every warning an error."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from _ext import addresses
 from tools import pyodide
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,8 +68,10 @@ def site(tmp_path_factory) -> Build:
         if not code.exists():
             tree.mkdir()
             copy_tracked(tree)
-            if pyodide.bring():  # without it the book builds too; the tests that run cells then say what is missing
-                (tree / "_vendor").symlink_to(ROOT / "_vendor")
+            with contextlib.suppress(pyodide.Missing):  # without it the book builds too; tests/test_live.py then complains
+                pyodide.bring()
+            if pyodide.VENDOR.is_dir():
+                (tree / "_vendor").symlink_to(ROOT / "_vendor", target_is_directory=True)
             done = build(tree)
             log.write_text(done.log, encoding="utf8")
             code.write_text(str(done.returncode))

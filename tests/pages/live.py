@@ -1,85 +1,148 @@
-"""Running a page's cells, and what has to be the same as in the notebook."""
+"""Cells that run on a page: press their buttons, wait for them, and compare what they show with the notebook."""
 
-from __future__ import annotations
-
+import contextlib
 import json
+import os
 import re
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
 
 from tests.pages.book import ROOT
+from tests.pages.browser import Findings
+from tools import pyodide
 
-NUMBER = re.compile(r"(?<![\w.])[-−+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?![\w])")
-IDLE = "![...document.querySelectorAll('.live-button')].some((button) => button.disabled)"
-
-
-def cells(tab) -> list:
-    """The page's code cells, those that cannot run included."""
-    return tab.locator("article div.cell:has(div.cell_input)").all()
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w])|(?<![\w.])[-+]?(?:inf|nan)\b")
+IDLE = "!document.querySelector('.live-bar[data-state=running], .live-bar[data-state=waiting]')"
+SLOWEST = 60_000  # ms; far more than any cell that the tests run needs
 
 
-def button(cell, name: str):
-    return cell.locator(f".live-button[aria-label^='{name} ']")
+def need_pyodide() -> None:
+    """Skip where Pyodide cannot be had; in CI, fail."""
+    if lacking := pyodide.missing():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            f"Pyodide is not in _vendor ({len(lacking)} files are missing): python -m tools.pyodide fetches it")
 
 
-def runnable(cell) -> bool:
-    return cell.locator(".live-button").count() > 0
+def different(stored: str, shown: str) -> str:
+    """What is different between the notebook's text and the page's, or nothing.
+
+    The words have to be the same, spaces aside. A number may differ by one unit of the last place that the
+    notebook prints: another machine's `exp` and matrix product differ in the last bit, and a rounding then tips over.
+    """
+    words = [" ".join(NUMBER.sub("#", text).split()).replace("[ ", "[") for text in (stored, shown)]
+    if words[0] != words[1]:
+        return f"other words:\n{words[0]}\n{words[1]}"
+    for was, now in zip(NUMBER.findall(stored), NUMBER.findall(shown), strict=True):
+        mantissa, _, exponent = was.lower().partition("e")
+        unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+        if was == now:
+            continue
+        if mantissa.lstrip("+-") in ("inf", "nan") or ("." not in was and not exponent):
+            if was.lstrip("+") != now.lstrip("+"):
+                return f"{now}, the notebook has {was}"
+        elif not abs(float(was) - float(now)) <= 1.0001 * unit:
+            return f"{now}, the notebook has {was}"
+    return ""
 
 
-def unfold(tab) -> None:
-    tab.evaluate("document.querySelectorAll('article details').forEach((box) => { box.open = true })")
+@dataclass
+class Stored:
+    """A code cell of a notebook."""
+
+    number: int
+    source: str
+    tags: set[str]
+    text: str
+    pictures: int
+    markup: int
+    alt: str
 
 
-def run(tab, cell, seconds: int = 120) -> str:
-    """Click Run (or Check), wait until all is still, and return what the cell's status says."""
-    cell.locator(".live-button").first.click()
-    tab.wait_for_function(IDLE, timeout=1000 * seconds)
-    return cell.locator(".live-status").inner_text()
-
-
-def written(cell) -> str:
-    """What a run has printed and shown, errors included."""
-    return "\n".join(cell.locator(".live-output pre").all_inner_texts())
-
-
-def stored(chapter: str) -> list[dict]:
-    """Of each code cell of the notebook: its tags, its text, how many figures it has."""
-    notebook = json.loads((ROOT / f"{chapter}.ipynb").read_text(encoding="utf8"))
+def stored_cells(page: str) -> list[Stored]:
+    """The code cells of a page's notebook, in order."""
+    nb = json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf8"))
     found = []
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            texts, figures = [], 0
-            for out in cell["outputs"]:
-                data = out.get("data", {})
-                figures += "image/png" in data
-                texts.append("".join(out.get("text", [])) or ("" if "image/png" in data else "".join(data.get("text/plain", []))))
-            found.append({"tags": cell["metadata"].get("tags", []), "text": "\n".join(filter(None, texts)), "figures": figures})
+    for number, cell in enumerate((c for c in nb["cells"] if c["cell_type"] == "code"), start=1):
+        text, pictures, markup = "", 0, 0
+        for out in cell["outputs"]:
+            data = out.get("data", {})
+            pictures += "image/png" in data
+            markup += "text/html" in data
+            if out["output_type"] == "stream":
+                text += "".join(out["text"])
+            elif not {"image/png", "text/html"} & set(data):
+                text += "".join(data["text/plain"]) + "\n"
+        meta = cell["metadata"]
+        found.append(Stored(number, "".join(cell["source"]), set(meta.get("tags", ())), text, pictures, markup,
+                            meta.get("mystnb", {}).get("image", {}).get("alt", "")))
     return found
 
 
-def unlike(ours: str, theirs: str) -> str | None:
-    """Where two outputs differ, or None.
+class LivePage:
+    """A page with live cells in a tab."""
 
-    The words must be the same, spaces aside. A number may be off by one in its last printed digit: the page computes
-    exp, tanh and sums with other last bits, and what lies between two roundings may fall to either side.
-    """
-    words = [re.sub(r"\s+", "", NUMBER.sub("#", text)) for text in (ours, theirs)]
-    if words[0] != words[1]:
-        return f"{ours[:200]!r} against {theirs[:200]!r}"
-    for a, b in zip(NUMBER.findall(ours), NUMBER.findall(theirs), strict=True):
-        x, y = (float(each.replace(",", "").replace("−", "-")) for each in (a, b))
-        digits, _, power = b.partition("e")
-        last = 10.0 ** (int(power or 0) - len(digits.partition(".")[2]))
-        if abs(x - y) > last * (1 if "." in digits or power else 0) + 1e-9 * abs(y):
-            return f"{a} against {b} in {ours[:200]!r}"
-    return None
+    def __init__(self, tab, findings: Findings) -> None:
+        self.tab, self.findings = tab, findings
+        self.kinds = json.loads(tab.locator("#live-cells").text_content())["cells"]
+
+    def cell(self, number: int):
+        return self.tab.locator("article div.cell").nth(number - 1)
+
+    def press(self, number: int, word: str = "Run") -> None:
+        """Press a button of a cell, folded away or not."""
+        self.cell(number).locator(f".live-button:has-text('{word}')").evaluate("button => button.click()")
+
+    def wait(self, milliseconds: int = SLOWEST) -> None:
+        """Until nothing runs."""
+        self.tab.wait_for_function(IDLE, timeout=milliseconds)
+
+    def run(self, number: int, word: str = "Run") -> str:
+        """Press, wait, and return what the cell shows."""
+        self.press(number, word)
+        self.wait()
+        return self.shown(number)
+
+    def type(self, number: int, code: str) -> None:
+        """Put code into a cell, as a reader does."""
+        if not self.cell(number).locator("textarea").is_visible():
+            self.press(number, "Edit")
+        self.cell(number).locator("textarea").fill(code)
+
+    def state(self, number: int) -> str:
+        return self.cell(number).locator(".live-bar").get_attribute("data-state")
+
+    def status(self, number: int) -> str:
+        return self.cell(number).locator(".live-state").text_content()
+
+    def shown(self, number: int) -> str:
+        """The text that a cell shows."""
+        return "".join(self.cell(number).locator(".live-output pre").all_text_contents())
+
+    def said(self) -> str:
+        """What a screen reader was told last."""
+        return self.tab.locator("article > [role=status]").text_content()
+
+    def first(self, *kinds: str) -> int:
+        return next(i for i, cell in enumerate(self.kinds, start=1) if cell.get("kind") in kinds)
+
+    def last(self, *kinds: str) -> int:
+        return max(i for i, cell in enumerate(self.kinds, start=1) if cell.get("kind") in kinds)
 
 
-def need_python(site_html: Path) -> None:
-    """Skip with a sentence where Pyodide could not be fetched; fail instead where REQUIRE_PYODIDE=1."""
-    import os
-
-    if not (site_html / "_static" / "live" / "pyodide" / "pyodide.asm.wasm").exists():
-        sentence = "Pyodide is not in the site: `python -m tools.pyodide` fetches it"
-        (pytest.fail if os.environ.get("REQUIRE_PYODIDE") == "1" else pytest.skip)(sentence)
+@contextlib.contextmanager
+def live(context, base: str, page: str):
+    """Open a page in a context (whose cache later pages share) and wait for its buttons."""
+    findings = Findings()
+    tab = context.new_page()
+    ours = (base, "data:", "blob:")
+    tab.on("request", lambda asked: asked.url.startswith(ours) or findings.external.append(asked.url))
+    tab.on("console", lambda said: said.type in ("error", "warning") and findings.console.append(said.text))
+    tab.on("pageerror", lambda error: findings.console.append(str(error)))
+    tab.on("response", lambda answer: answer.status >= 400 and findings.missing.append(answer.url))
+    try:
+        tab.goto(f"{base}{page}.html", wait_until="load")
+        tab.wait_for_selector("html[data-cells=ready]", state="attached")
+        yield LivePage(tab, findings)
+    finally:
+        tab.close()
