@@ -35,12 +35,12 @@ function choose(figure, row) {
   }
 }
 
-// A page opened as a file: browsers load no modules there, so that neither figures nor cells come to life.
+// A page opened as a file: browsers load no modules there, so that no figure comes to life. (Pages with live cells say so themselves.)
 function sayWhyNothingMoves() {
-  if (location.protocol !== "file:" || !document.querySelector('meta[name="live-cells"], figure.live-figure')) return;
+  if (location.protocol !== "file:" || document.getElementById("live-cells") || !document.querySelector("figure.live-figure")) return;
   const note = document.createElement("p");
   note.className = "live-note";
-  note.textContent = "This page was opened as a file. Its figures move and its cells run if the folder is served: `make book`, or `python -m http.server` in it.";
+  note.textContent = "This page was opened as a file. Its figures move if the folder is served: `make book`, or `python -m http.server` in it.";
   document.querySelector("article h1")?.after(note);
 }
 

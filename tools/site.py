@@ -28,7 +28,7 @@ NOT_PAGES = {".git", ".venv", ".ci", "_build", "build", "tests", "tools", "Makef
 
 def fingerprint(root: Path = ROOT) -> str:
     """One fingerprint of every file the site can depend on, names included."""
-    sha = hashlib.sha256(sys.version.encode() + bytes(not pyodide.missing(root / "_vendor" / "pyodide")))
+    sha = hashlib.sha256(sys.version.encode())
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
         derived = any(part.startswith(".") or part in ("__pycache__", "_vendor") or part.endswith(".egg-info") for part in parts)
@@ -47,7 +47,6 @@ def command(output: Path, root: Path = ROOT) -> list[str]:
 
 def build(root: Path = ROOT) -> bool:
     """Bring `_build/html` up to date; return whether that went without a warning."""
-    pyodide.bring(root / "_vendor" / "pyodide")  # a failure leaves a book that builds, and says so
     site, fresh, stamp = root / "_build" / "html", root / "_build" / "next", root / "_build" / "built-from"
     wanted = fingerprint(root)
     if stamp.exists() and stamp.read_text() == wanted and (site / "index.html").exists():
