@@ -172,7 +172,7 @@ function render({ model, el }) {
   const memory = slider({ label: "Fast memory", steps: MEMORIES, format: bytes, input: (fast) => update(model, { fast }) });
   view.controls.append(
     h("div", { class: "lf-control fs-step" }, h("label", { for: name, text: "Step" }), range, place),
-    h("div", { class: "lf-control" }, back, on, play), rise, tileQ, tileK, causal, reverse, query, memory,
+    h("div", { class: "lf-control" }, back, on, play), rise,
     button({ label: "Start again", press: () => { pause(); update(model, start); } }));
 
   // All scores: only those of the present tile exist.
@@ -206,13 +206,15 @@ function render({ model, el }) {
   const room = h("p", { class: "fs-note" });
   const traffic = ["tiles, so far", "naive, as far", "tiles, in all", "naive, in all"].map(bar);
   const trade = h("p", { class: "fs-note" });
+  traffic.forEach(({ node }, i) => node.classList.toggle("fs-naive", i % 2 === 1));
   const panel = (text, ...children) => h("div", { class: "lf-panel" }, h("p", { text }), ...children);
   const sumsTitle = h("p"), outsTitle = h("p");
+  // What changes a picture stands below that picture: on a phone the walk and its first picture are then seen together.
+  const below = (...controls) => h("div", { class: "lf-controls fs-below" }, ...controls);
   view.panels.append(
-    panel("Queries (down) by keys (across)", map),
-    h("div", { class: "lf-panel" }, sumsTitle, sums),
-    panel("In fast memory now", bars([...Object.values(inside), together]), room),
-    h("div", { class: "lf-panel" }, outsTitle, outs),
+    panel("Queries (down) by keys (across): only the framed tile of scores exists", map, below(tileQ, tileK, causal, reverse)),
+    h("div", { class: "lf-panel" }, sumsTitle, sums, below(query), outsTitle, outs),
+    panel("In fast memory now", bars([...Object.values(inside), together]), room, below(memory)),
     panel("Moved between slow and fast memory", bars(traffic), trade));
 
   function draw(state) {
@@ -246,11 +248,13 @@ function render({ model, el }) {
     set(sums, { viewBox: `0 0 ${SIZE} ${high * (to - from) + 8}` });
     sums.replaceChildren(...now.rescale.map((factor, i) => {
       const old = now.sum_before[i], kept = factor * old, top = 8 + high * i, [a, b, c] = [old, kept, now.sum_after[i]].map(wideAs);
-      const text = `${short(queries[from + i])}  max ${number(now.max_after[i])}   ` + (kind !== "tile" ? `sum ${fixed(now.sum_after[i])}`
-        : old === 0 ? `sum ${fixed(now.sum_after[i])}, its first keys` : `${fixed(old)} × ${fixed(factor, factor < 1 ? 3 : 0)} + ${fixed(now.sum_after[i] - kept)} = ${fixed(now.sum_after[i])}`);
+      const max = rises(now, i) ? `${number(now.max_before[i])} → ${number(now.max_after[i])}` : number(now.max_after[i]);
+      const text = kind !== "tile" || old === 0 ? `sum ${fixed(now.sum_after[i])}`
+        : `${fixed(old)} × ${fixed(factor, factor < 1 ? 3 : 0)} + ${fixed(now.sum_after[i] - kept)} = ${fixed(now.sum_after[i])}`;
       return s("g", { class: `fs-row${rises(now, i) ? " fs-rises" : ""}${i === r ? " fs-here" : ""}`, onclick: () => look(from + i) },
         s("rect", { class: "fs-reach", x: 2, y: top - 5, width: SIZE - 4, height: high - 2, rx: 4 }),
-        s("text", { x: 10, y: top + 9, text }),
+        s("text", { x: 10, y: top + 9 }, s("tspan", { class: "fs-name", text: short(queries[from + i]) }), ` max ${max}`),
+        s("text", { x: SIZE - 10, y: top + 9, "text-anchor": "end", text }),
         s("rect", { class: "fs-old", x: 10, y: top + 15, width: a.toFixed(2), height: 6 }),
         s("path", { class: "fs-shrink", d: `M10 ${top + 21}H${(10 + a).toFixed(2)}L${(10 + b).toFixed(2)} ${top + 28}H10Z` }),
         s("rect", { class: "fs-kept", x: 10, y: top + 28, width: b.toFixed(2), height: 8 }),
@@ -280,9 +284,11 @@ function render({ model, el }) {
         : `Beside ${keysText(state.tile_k)} there is no room for a single query.`);
     traffic.forEach((own, i) => write(own, now.moved[i], Math.max(now.moved[2], now.moved[3])));
     const each = (state.dim_head + wide) / state.tile_q;
-    trade.textContent = `Bytes. In a long text, for each pair of a query and a key, naive attention moves 4 numbers of scores and weights; these tiles move ` +
+    const more = now.moved[2] - now.moved[3];
+    trade.textContent = `Bytes. Naive attention, as far: what has been met is read once, and each score and weight written and read. ` +
+      `In all, this walk moves ${more === 0 ? "as much" : `${Math.abs(more).toLocaleString("en")} ${more > 0 ? "more" : "less"}`}. In a long text, for each pair of a query and a key, naive attention moves 4 numbers of scores and weights; these tiles move ` +
       `${fixed(each, each % 1 ? 1 : 0)} of keys and values, (${state.dim_head} + ${wide}) / ${state.tile_q}. ` +
-      `Tiles of more than ${fixed((state.dim_head + wide) / 4, 0)} queries move less, however short the keys are cut.` + (state.causal ? " (A causal walk skips about half.)" : "");
+      `Tiles of more than ${fixed((state.dim_head + wide) / 4, 0)} queries move less, however short the keys are cut.` + (state.causal ? " (A causal walk skips about half of the tiles, naive attention none of the pairs.)" : "");
 
     // Controls, and the line.
     set(range, { max: walk.length - 1 });
