@@ -91,7 +91,7 @@ def line(tab) -> str:
 def test_by_mouse(chromium, tmp_path: Path):
     figure = real()
     with alive(chromium, figure, tmp_path) as tab:
-        assert "1 of 4 maxima rise. For it from 1.98 to 3.63" in line(tab)
+        assert "1 of 4 maxima rise. For “it” from 1.98 to 3.63" in line(tab)
         tab.get_by_role("button", name="Forward").click()
         assert "Queries 8 to 11, keys 4 to 5" in line(tab) and "factor 1" in line(tab)
         tab.get_by_role("button", name="Back").click()
@@ -100,7 +100,7 @@ def test_by_mouse(chromium, tmp_path: Path):
         unit = box["width"] / 340
         cell = (340 - 62 - 6) / 15
         tab.mouse.click(box["x"] + unit * (62 + 0.5 * cell), box["y"] + unit * (58 + 5.5 * cell))
-        assert "Queries 4 to 7, keys 0 to 1: the first keys that t sees" in line(tab)
+        assert "Queries 4 to 7, keys 0 to 1: the first keys that “t” sees" in line(tab)
         assert state_on_page(tab)["query"] == 5
         before = state_on_page(tab)
         tab.mouse.click(box["x"] + unit * (62 + 14.5 * cell), box["y"] + unit * (58 + 0.5 * cell))  # a tile that is skipped

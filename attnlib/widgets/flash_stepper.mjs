@@ -217,6 +217,17 @@ function render({ model, el }) {
     panel("In fast memory now", bars([...Object.values(inside), together]), room, below(memory)),
     panel("Moved between slow and fast memory", bars(traffic), trade));
 
+  // The scale of the output stays while one query is looked at, so that what moves is the output and not the scale.
+  let known = "", reach = 1;
+  function reachOf(state, walk, from, r) {
+    const key = [from, r, state.tile_q, state.tile_k, state.causal, state.reverse].join();
+    if (key === known) return reach;
+    const steps = walk.flatMap(([, begin], step) => (begin === from ? [computed({ ...state, step })] : []));
+    known = key;
+    reach = Math.max(...steps[0].final[r].map(Math.abs), ...steps.flatMap((each) => each.out[r].map((value) => Math.abs(value / (each.sum_after[r] || 1)))), 1e-9);
+    return reach;
+  }
+
   function draw(state) {
     const now = computed(state), { walk } = now, at = clamp(state.step, 0, walk.length - 1);
     const [kind, from, to, first, last] = walk[at], row = clamp(state.query, from, to - 1), r = row - from;
@@ -243,7 +254,7 @@ function render({ model, el }) {
     downs.forEach((text, i) => text.classList.toggle("fs-here", i === row));
 
     // Sums.
-    const high = 48, wideAs = (value) => (value / (now.largest || 1)) * (SIZE - 20);
+    const high = 53, wideAs = (value) => (value / (now.largest || 1)) * (SIZE - 20);
     sumsTitle.textContent = kind === "tile" ? "Running sums: before, × factor, + new keys" : kind === "load" ? "Running sums: not begun" : "Running sums: complete";
     set(sums, { viewBox: `0 0 ${SIZE} ${high * (to - from) + 8}` });
     sums.replaceChildren(...now.rescale.map((factor, i) => {
@@ -256,20 +267,19 @@ function render({ model, el }) {
         s("text", { x: 10, y: top + 9 }, s("tspan", { class: "fs-name", text: short(queries[from + i]) }), ` max ${max}`),
         s("text", { x: SIZE - 10, y: top + 9, "text-anchor": "end", text }),
         s("rect", { class: "fs-old", x: 10, y: top + 15, width: a.toFixed(2), height: 6 }),
-        s("path", { class: "fs-shrink", d: `M10 ${top + 21}H${(10 + a).toFixed(2)}L${(10 + b).toFixed(2)} ${top + 28}H10Z` }),
-        s("rect", { class: "fs-kept", x: 10, y: top + 28, width: b.toFixed(2), height: 8 }),
-        s("rect", { class: "fs-new", x: (10 + b).toFixed(2), y: top + 28, width: Math.max(0, c - b).toFixed(2), height: 8 }));
+        s("path", { class: "fs-shrink", d: `M10 ${top + 21}H${(10 + a).toFixed(2)}L${(10 + b).toFixed(2)} ${top + 33}H10Z` }),
+        s("rect", { class: "fs-kept", x: 10, y: top + 33, width: b.toFixed(2), height: 8 }),
+        s("rect", { class: "fs-new", x: (10 + b).toFixed(2), y: top + 33, width: Math.max(0, c - b).toFixed(2), height: 8 }));
     }));
 
     // Output: one bar for each component of the row that is looked at.
     const so = now.out[r].map((value) => value / (now.sum_after[r] || 1)), final = now.final[r];
-    const reach = Math.max(...values_of.flat().map(Math.abs), 1e-9), step = (SIZE - 20) / wide, zero = 95, unit = 90 / reach;
-    const least = Math.max(...final.map(Math.abs), ...so.map(Math.abs), 1e-9) * unit, zoom = least > 0 ? Math.min(90 / least, 1e6) : 1;
-    outsTitle.textContent = `Output of ${queries[row]}: divided now (bars), final (lines)`;
+    const step = (SIZE - 20) / wide, zero = 95, unit = 85 / reachOf(state, walk, from, r);
+    outsTitle.textContent = `Output of “${queries[row]}”: divided now (bars), final (lines)`;
     outs.replaceChildren(s("path", { class: "lf-axis", d: `M10 ${zero}H${SIZE - 10}` }),
-      ...so.map((value, c) => s("rect", { class: "fs-out", x: (10 + c * step + 1).toFixed(2), y: Math.min(zero, zero - value * unit * zoom).toFixed(2),
-        width: Math.max(1, step - 2).toFixed(2), height: Math.abs(value * unit * zoom).toFixed(2) })),
-      ...final.map((value, c) => s("path", { class: "fs-final", d: `M${(10 + c * step).toFixed(2)} ${(zero - value * unit * zoom).toFixed(2)}h${step.toFixed(2)}` })));
+      ...so.map((value, c) => s("rect", { class: "fs-out", x: (10 + c * step + 1).toFixed(2), y: Math.min(zero, zero - value * unit).toFixed(2),
+        width: Math.max(1, step - 2).toFixed(2), height: Math.abs(value * unit).toFixed(2) })),
+      ...final.map((value, c) => s("path", { class: "fs-final", d: `M${(10 + c * step).toFixed(2)} ${(zero - value * unit).toFixed(2)}h${step.toFixed(2)}` })));
 
     // Bytes.
     const total = all(now.held), longest = Math.max(now.peak, state.fast, total);
@@ -286,7 +296,7 @@ function render({ model, el }) {
     const each = (state.dim_head + wide) / state.tile_q;
     const more = now.moved[2] - now.moved[3];
     trade.textContent = `Bytes. Naive attention, as far: what has been met is read once, and each score and weight written and read. ` +
-      `In all, this walk moves ${more === 0 ? "as much" : `${Math.abs(more).toLocaleString("en")} ${more > 0 ? "more" : "less"}`}. In a long text, for each pair of a query and a key, naive attention moves 4 numbers of scores and weights; these tiles move ` +
+      `In all, this walk moves ${more === 0 ? "as much as naive attention" : `${Math.abs(more).toLocaleString("en")} ${more > 0 ? "more" : "less"} than naive attention`}. In a long text, for each pair of a query and a key, naive attention moves 4 numbers of scores and weights; these tiles move ` +
       `${fixed(each, each % 1 ? 1 : 0)} of keys and values, (${state.dim_head} + ${wide}) / ${state.tile_q}. ` +
       `Tiles of more than ${fixed((state.dim_head + wide) / 4, 0)} queries move less, however short the keys are cut.` + (state.causal ? " (A causal walk skips about half of the tiles, naive attention none of the pairs.)" : "");
 
@@ -311,14 +321,14 @@ function render({ model, el }) {
   const keysText = (count) => (count === 1 ? "1 key" : `${count} keys`);
   const span = (from, to, one, many) => (to - from === 1 ? `${one} ${from}` : `${many} ${from} to ${to - 1}`);
   function sentence(state, now, at, r) {
-    const [kind, from, to, first, last] = now.walk[at], word = queries[from + r], tiles = now.walk.filter((w) => w[0] === "tile" && w[1] === from).length;
+    const [kind, from, to, first, last] = now.walk[at], word = `“${queries[from + r]}”`, tiles = now.walk.filter((w) => w[0] === "tile" && w[1] === from).length;
     const skipped = Math.ceil(m / state.tile_k) - tiles;
     if (kind === "load")
       return `${span(from, to, "Query", "Queries")}: loaded; sums and outputs start at 0. ${tiles} ${tiles === 1 ? "tile" : "tiles"} of keys to come` +
         `${skipped ? `, ${skipped} skipped as all its keys lie in the future`.replace("its", skipped === 1 ? "its" : "their") : ""}.`;
     if (kind === "store")
       return `${span(from, to, "Query", "Queries")}: each output is divided by its sum, for ${word} by ${fixed(now.sum_after[r])}, and written, with one number L for each row. ` +
-        (now.max_after[r] === null ? `${word} sees no key and gets zeros.` : `It is attention’s own, to rounding.`);
+        (now.max_after[r] === null ? `${word} sees no key and gets zeros.` : `It is attention's own, to rounding.`);
     const [old, fresh] = [now.max_before[r], now.max_after[r]], risen = now.rescale.filter((_, i) => rises(now, i)).length;
     const head = `${span(from, to, "Query", "Queries")}, ${span(first, last, "key", "keys")}: `;
     const rest = fresh === null ? "" : ` Divided now, the output of ${word} would be off by ${percent(now.off[r])} of its length.`;

@@ -182,7 +182,7 @@ class FlashStepper(Figure):
         """
         walk = self._walk()
         at = min(max(self.step, 0), len(walk) - 1)
-        kind, start, stop, first, last = walk[at]
+        _, start, stop, first, last = walk[at]
         before, after, largest = self._states(walk, at)
         seq_q, seq_k, dim_v = len(self.queries), len(self.words), len(self.values_of[0])
         # Scores are there already: queries that are scores, keys that are the identity, and the root cancels.
