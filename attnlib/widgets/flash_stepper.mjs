@@ -289,7 +289,7 @@ function render({ model, el }) {
     together.node.style.setProperty("--limit", `${(100 * state.fast) / longest}%`);
     together.node.classList.toggle("fs-over", total > state.fast);
     together.node.classList.add("fs-limit");
-    room.textContent = `Bytes of float32. A whole tile takes ${bytes(now.peak)} of ${bytes(state.fast)}: it ${now.peak <= state.fast ? "fits" : "does not fit"}. ` +
+    room.textContent = `Bytes of float32; the mark is the size of fast memory. A whole tile takes ${bytes(now.peak)} of ${bytes(state.fast)}: it ${now.peak <= state.fast ? "fits" : "does not fit"}. ` +
       (now.fits ? `Beside ${keysText(state.tile_k)} there is room for ${now.fits === n ? `all ${n} queries` : `${now.fits} ${now.fits === 1 ? "query" : "queries"}`}.`
         : `Beside ${keysText(state.tile_k)} there is no room for a single query.`);
     traffic.forEach((own, i) => write(own, now.moved[i], Math.max(now.moved[2], now.moved[3])));
@@ -331,10 +331,11 @@ function render({ model, el }) {
         (now.max_after[r] === null ? `${word} sees no key and gets zeros.` : `It is attention's own, to rounding.`);
     const [old, fresh] = [now.max_before[r], now.max_after[r]], risen = now.rescale.filter((_, i) => rises(now, i)).length;
     const head = `${span(from, to, "Query", "Queries")}, ${span(first, last, "key", "keys")}: `;
-    const rest = fresh === null ? "" : ` Divided now, the output of ${word} would be off by ${percent(now.off[r])} of its length.`;
+    const off = now.off[r], share = off < 0.01 ? "less than 1 %" : percent(off);
+    const rest = off < 1e-12 ? ` The output of ${word} lacks nothing but the division.` : ` Divided now, the output of ${word} would be off by ${share} of its length.`;
     if (fresh === null) return `${head}${word} sees none of these keys.`;
     if (old === null) return `${head}the first keys that ${word} sees. Its maximum is ${fixed(fresh)}, its sum ${fixed(now.sum_after[r])}.${rest}`;
-    const others = `${risen} of ${to - from} ${to - from === 1 ? "maximum rises" : "maxima rise"}.`;
+    const others = risen === 0 ? "no maximum rises." : to - from === 1 ? "the maximum rises." : `${risen} of ${to - from} maxima rise.`;
     if (!rises(now, r)) return `${head}${others} That of ${word} stays at ${fixed(fresh)}: factor 1, its sum goes from ${fixed(now.sum_before[r])} to ${fixed(now.sum_after[r])}.${rest}`;
     return `${head}${others} For ${word} from ${fixed(old)} to ${fixed(fresh)}: what was summed, ${fixed(now.sum_before[r])}, ` +
       `shrinks to ${fixed(now.rescale[r], 3)} of itself, ${fixed(now.rescale[r] * now.sum_before[r])}, and so does the unfinished output; the new keys bring the sum to ${fixed(now.sum_after[r])}.${rest}`;
