@@ -229,7 +229,13 @@ class FlashStepper(Figure):
         return BYTES * (loaded * self.dim_head + met * (self.dim_head + dim_v) + 4 * pairs + stored * dim_v)
 
     def rows(self) -> list[list[str]]:
-        """One row for each query of the present block: maximum, factor and sum, and how far its output is from the end."""
+        """One row for each query of the present block: maximum, factor and sum, and how far its output is from the end.
+
+        Returns
+        -------
+        list of list of str
+            As many as there are queries in the block, each with the seven entries of `columns`.
+        """
         now = self.computed()
         start = now["walk"][min(max(self.step, 0), len(now["walk"]) - 1)][1]
 
