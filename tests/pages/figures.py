@@ -61,8 +61,24 @@ def attention_explorer(rng: np.random.Generator) -> widgets.AttentionExplorer:
         measure=str(rng.choice(["weights", "norms"])), overview=str(rng.choice(["maps", "pair"])), caption="A caption.")
 
 
+def flash_stepper(rng: np.random.Generator) -> widgets.FlashStepper:
+    """Any tiles, dividing the lengths or not; more queries than keys, rows that see nothing; scores from level to so steep
+    that powers become 0; any step of the walk."""
+    seq_q, seq_k = (int(rng.integers(1, 17)) for _ in range(2))
+    words = [f"w{i}" for i in range(max(seq_q, seq_k))]
+    figure = widgets.FlashStepper(
+        float(rng.choice([0.01, 1, 30, 1e4])) * rng.normal(size=(seq_q, seq_k)), rng.normal(size=(seq_k, int(rng.integers(1, 33)))),
+        words[:seq_k], queries=words[:seq_q], dim_head=int(rng.integers(1, 129)), tile_q=int(rng.integers(1, seq_q + 1)),
+        tile_k=int(rng.integers(1, seq_k + 1)), causal=bool(rng.integers(2)), reverse=bool(rng.integers(2)),
+        query=int(rng.integers(seq_q)), fast=int(2 ** rng.integers(9, 16)), caption="A caption.")
+    if rng.integers(4):
+        figure.step = int(rng.integers(len(figure.computed()["walk"])))
+    return figure
+
+
 FIGURES: dict[str, Callable[[np.random.Generator], Figure]] = {
     "attention_explorer": attention_explorer,
+    "flash_stepper": flash_stepper,
     "score_geometry": score_geometry,
     "softmax_explorer": softmax_explorer,
 }

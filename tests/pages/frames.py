@@ -82,7 +82,13 @@ def all_heads(rng: np.random.Generator) -> widgets.AttentionExplorer:
     return widgets.AttentionExplorer({"tired": found.tokens}, {"tired": found.weights}, {"tired": found.norms}, head=(3, 1), other=(3, 5))
 
 
-LARGE = {"attention_explorer": all_heads}  # where a random state may be smaller than what the book shows
+def whole_sentence(rng: np.random.Generator) -> widgets.FlashStepper:
+    """The stepper with as many queries and keys as the sentence has, in small tiles: a long walk."""
+    tokens = data.real_attention().tokens
+    return widgets.FlashStepper(rng.normal(size=(15, 15)), rng.normal(size=(15, 32)), tokens, dim_head=32, tile_q=4, tile_k=2)
+
+
+LARGE = {"attention_explorer": all_heads, "flash_stepper": whole_sentence}  # where a random state may be smaller than what the book shows
 
 
 def main() -> int:
