@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from _ext import addresses
 from tools import pyodide
 
 ROOT = Path(__file__).resolve().parents[2]
