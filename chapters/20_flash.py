@@ -256,6 +256,21 @@ plt.show()
 # The last tile of the first three queries lies wholly in the future and is skipped; tiles on the diagonal are computed and masked. Any order of tiles gives the same end. In this one [CLS], the largest score of all six rows, comes last: every maximum rises at the last tile of its row, and every sum that stood there shrinks. From left to right no maximum would ever rise, and the broken update from above would draw the same picture. For long texts this saves half of the work, and any other {term}`mask` saves what it leaves of the tiles ([chapter 15](15_sparse.ipynb)).
 # :::
 #
+# Now walk yourself, over the whole head and its 15 tokens. Before you press anything: at which tile does the maximum of *it* rise for the last time? And would larger tiles of queries move more bytes, or fewer?
+
+# %%
+from attnlib.widgets.flash_stepper import FlashStepper
+
+FlashStepper(
+    attention_scores(queries, keys), values, head.tokens, dim_head=32, tile_q=4, tile_k=2, query=it, causal=True,
+    caption="Only the framed tile of scores exists; of those before it, each row keeps a maximum, a sum and an unfinished output. Where a maximum rises, "
+            "what was summed shrinks by one factor. Step on; then take the keys from right to left, and make the tiles of queries larger until they no longer fit.")
+
+# %% [markdown]
+# :::{dropdown} Your predictions, then ours
+# At the tile of *animal* and *didn*: *animal* has the largest score of the row. Fewer: a tile of queries that is twice as high reads all keys and values half as often. That is why kernels choose it as high as fast memory and registers allow. (With 15 tokens and tiles this small the walk moves *more* than all scores would: tiles pay from a certain height on, which the figure names.)
+# :::
+#
 # ## What it costs
 #
 # `attnlib.flash.flash_attention` is these loops for all heads, with tiles of 512 queries and at most 1024 keys; with a causal mask a tile ends at the last key that its queries see. First the memory: what do you expect for 1024, 2048 and 4096 tokens, where ordinary attention took the squares above?
