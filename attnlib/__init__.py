@@ -19,6 +19,7 @@ cache           generating: a KV cache allocated once, a streaming one with sink
 measure         CPU time in turns and as ratios, peak memory, allocated bytes, records      torch
 data            the book's running example: a real sentence in a real encoder's heads       numpy
 plots           one figure, one function; the house style                                   matplotlib
+widgets         figures that answer, in JupyterLab and on a page without a kernel           numpy, anywidget
 
 Importing `attnlib` imports none of them: `from attnlib import masks, reference`.
 """

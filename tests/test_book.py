@@ -136,7 +136,7 @@ NOTEBOOK_WITHOUT_ALT = {
 def small_book(folder, pages: dict[str, str]) -> Build:
     for name in ("_config.yml", "references.bib"):
         shutil.copy2(ROOT / name, folder / name)
-    for name in ("_ext", "_static", "_templates"):
+    for name in ("_ext", "_static", "_templates", "tools"):
         shutil.copytree(ROOT / name, folder / name)
     for name, text in pages.items():
         (folder / name).write_text(text, encoding="utf8")

@@ -138,7 +138,7 @@ def test_unknown_page_lists_every_chapter(site: Build):
 def small_book(folder: Path, repository: str = "") -> Build:
     """Two pages and a notebook under this book's own settings, at an address."""
     folder.mkdir(exist_ok=True)
-    for name in ("_ext", "_static", "_templates"):
+    for name in ("_ext", "_static", "_templates", "tools"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy2(ROOT / "references.bib", folder / "references.bib")
     (folder / "chapters").mkdir()

@@ -36,7 +36,7 @@ def cases(rng):
     yield case("one byte short", _need(128, 96, 2) - 1, 96, 2)
     yield case("not even 16 fits", _need(16, 256, 4) - 1, 256, 4)
     yield case("just 16", _need(16, 256, 4), 256, 4)
-    yield case("much memory", 2**27, 64, 2)
+    yield case("much memory", 2**31, 64, 2)
     for label in ("any size", "any other size"):
         yield case(label, int(rng.integers(20_000, 2_000_000)), int(rng.integers(16, 256)), int(rng.choice([2, 4])))
 
