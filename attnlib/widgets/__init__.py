@@ -8,6 +8,7 @@ from importlib import import_module
 
 _FIGURES = {
     "AttentionExplorer": "attention_explorer",
+    "CostCalculator": "cost_calculator",
     "FlashStepper": "flash_stepper",
     "ScoreGeometry": "score_geometry",
     "SoftmaxExplorer": "softmax_explorer",

@@ -76,8 +76,23 @@ def flash_stepper(rng: np.random.Generator) -> widgets.FlashStepper:
     return figure
 
 
+def cost_calculator(rng: np.random.Generator) -> widgets.CostCalculator:
+    """A published shape, or one of sizes from 1 to those of the largest models; counts up to 10^27."""
+    from attnlib.widgets.cost_calculator import PRESETS
+
+    shape = {}
+    if rng.integers(2):
+        kv_heads = int(rng.integers(1, 20))
+        shape = {"layers": int(rng.integers(1, 200)), "dim": int(rng.integers(1, 20_000)), "kv_heads": kv_heads, "heads": kv_heads * int(rng.integers(1, 9)),
+                 "dim_head": int(rng.integers(1, 300)), "hidden": int(rng.integers(1, 60_000)), "vocab": int(rng.integers(1, 300_000)),
+                 "positions": int(rng.integers(0, 5000)), **{name: bool(rng.integers(2)) for name in ("gated", "centred", "bias", "tied")}}
+    return widgets.CostCalculator(str(rng.choice(list(PRESETS))), context=int(rng.integers(1, 2**21)), batch=int(rng.integers(1, 1000)),
+                                  bytes_per_number=int(rng.choice([1, 2, 4])), causal=bool(rng.integers(2)), shape=shape, caption="A caption.")
+
+
 FIGURES: dict[str, Callable[[np.random.Generator], Figure]] = {
     "attention_explorer": attention_explorer,
+    "cost_calculator": cost_calculator,
     "flash_stepper": flash_stepper,
     "score_geometry": score_geometry,
     "softmax_explorer": softmax_explorer,
