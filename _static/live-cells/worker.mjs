@@ -12,7 +12,7 @@ async function start({ folder, lock }) {
     indexURL: folder,
     lockFileURL: folder + lock,
     packages: ["attnlib"], // fetched while the interpreter starts
-    env: { MPLBACKEND: "agg", HOME: "/home/pyodide", PYTHONHASHSEED: "0" },
+    env: { MPLBACKEND: "agg", PYTHONHASHSEED: "0" },
     stdout: () => {},
     stderr: () => {},
   });

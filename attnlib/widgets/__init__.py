@@ -22,3 +22,7 @@ def __getattr__(name: str) -> type:
     if name not in _FIGURES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_FIGURES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
