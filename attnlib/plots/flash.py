@@ -29,10 +29,11 @@ def running(scores: np.ndarray, states: np.ndarray, tokens: list[str]) -> Figure
     figure, axes = new_figure(4.4, rows=2, sharex=True)
     upper, lower, at = axes[0, 0], axes[1, 0], np.arange(len(tokens))
     upper.plot(at, scores, "o", color=BLUE, label="score")
-    upper.step(at, states[:, 0], where="post", color=ORANGE, marker="", label="running maximum")
+    ends, states = np.append(at, len(at) - 0.5), np.vstack([states, states[-1:]])  # half a place for the last stair
+    upper.step(ends, states[:, 0], where="post", color=ORANGE, marker="", label="running maximum")
     upper.set_ylabel("score")
     upper.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-    lower.step(at, states[:, 1], where="post", color=BLUE, marker="")
+    lower.step(ends, states[:, 1], where="post", color=BLUE, marker="")
     lower.set_ylabel("running sum")
     lower.set_ylim(0)
     lower.set_xticks(at, tokens, rotation=90)

@@ -54,6 +54,8 @@ def cases(rng):
     scores = raised @ lifted.T / (s.dim_head + 1) ** 0.5
     lse = scores.max(axis=-1) + 1
     yield case("scores and lse of 9,000", raised, lifted, v, d_out, lse, delta, dims={name: size for name, size in vars(s).items() if name != "dim_head"})
+    yield case("scores and lse of -9,000", -raised, lifted, v, d_out, (-raised @ lifted.T / (s.dim_head + 1) ** 0.5).max(axis=-1) + 1, delta,
+               dims={name: size for name, size in vars(s).items() if name != "dim_head"})
 
 
 def _tile(q, k, v, d_out, lse, delta, *, weights=None, scale_in=None, scale_out=None, minus=None):

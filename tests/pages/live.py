@@ -18,9 +18,9 @@ SLOWEST = 60_000  # ms; far more than any cell that the tests run needs
 
 
 def need_pyodide() -> None:
-    """Skip where Pyodide cannot be had; in CI, fail."""
+    """Skip where Pyodide cannot be had; fail instead where REQUIRE_PYODIDE=1."""
     if lacking := pyodide.missing():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+        (pytest.fail if os.environ.get("REQUIRE_PYODIDE") == "1" else pytest.skip)(
             f"Pyodide is not in _vendor ({len(lacking)} files are missing): python -m tools.pyodide fetches it")
 
 
