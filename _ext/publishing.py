@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from addresses import AddressError, Addresses, read
-from docutils import nodes
+from reading import description
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -24,7 +24,6 @@ CARD = "_static/card.png"
 CARD_SAYS = ("The sentence “The animal didn't cross the street because it was too tired”, twice: lines lead from its words to the "
              "words they attend to, as wide as the weights. The line set off in amber leads from “it” to “animal”.")
 LIBRARY = "attnlib"
-LONGEST = 160  # characters of a description
 
 
 def find_addresses(app: Sphinx, config) -> None:
@@ -66,21 +65,6 @@ def offer(app: Sphinx, pagename: str, templatename: str, context: dict, doctree)
     app.add_js_file("publishing/menu.mjs", type="module")  # for this page alone
 
 
-def first_sentences(doctree: nodes.document) -> str:
-    """The beginning of the first paragraph that stands in no box, cut at a sentence or a word."""
-    for paragraph in doctree.findall(nodes.paragraph):
-        if isinstance(paragraph.parent, nodes.section | nodes.document | nodes.container):
-            text = " ".join(paragraph.astext().split())
-            if len(text) > 40:
-                break
-    else:
-        return ""
-    if len(text) <= LONGEST:
-        return text
-    sentences = re.match(rf".{{50,{LONGEST - 1}}}[.?!](?=\s)", text)
-    return sentences[0] if sentences else text[:LONGEST - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
-
-
 def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """The card of a page, for those who share its address. Without a published address there is nothing to share."""
     found: Addresses = app.addresses
@@ -88,9 +72,8 @@ def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
         return
     title, root = app.env.titles[pagename].astext(), app.config.root_doc
     number = app.env.toc_secnumbers.get(pagename, {}).get("")
-    description = context.get("description") or (first_sentences(doctree) if doctree is not None else "") or app.config.html_title
     context["metatags"] = context.get("metatags", "") + card(
-        app, f"{number[0]}. {title}" if number else title, description, found.page(f"{pagename}.html"),
+        app, f"{number[0]}. {title}" if number else title, context.get("description") or app.config.html_title, found.page(f"{pagename}.html"),
         "website" if pagename == root else "article")
 
 
@@ -177,9 +160,9 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
                                          f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{listed}</urlset>\n', "utf-8")
         robots += f"\nSitemap: {found.page('sitemap.xml')}\n"
     (out / "robots.txt").write_text(robots, "utf-8")
-    first = f"{root}.html"
-    about = f'\n<link rel="canonical" href="{found.page(first)}" />' + card(
-        app, app.config.html_title, first_sentences(app.env.get_doctree(root)), found.page(first)) if found.site else ""
+    first, about_the_book = f"{root}.html", description(app, root, app.env.get_doctree(root))
+    about = f'\n<meta name="description" content="{html.escape(about_the_book)}" />' + (f'\n<link rel="canonical" href="{found.page(first)}" />' + card(
+        app, app.config.html_title, about_the_book, found.page(first)) if found.site else "")
     (out / "index.html").write_text(
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n<title>{html.escape(app.config.html_title)}</title>\n'
         f'<meta http-equiv="refresh" content="0; url={first}" />{about}\n</head>\n'
