@@ -17,6 +17,7 @@ SHORTEST, ENOUGH, LONGEST = 50, 80, 160  # characters of a description: search e
 UNFIT = "\0"  # stands for what is no text: a formula, a line of code
 NAME = re.compile(r"[A-Za-z][\w.]*")
 SENTENCE_ENDS = re.compile(r"(?:(?<=[.?!])|(?<=[.?!][”’\")]))\s+(?=[A-Z“‘\"(])")
+ENDED = re.compile(r"[.?!…][”’\")]*$")
 CLAUSE_ENDS = re.compile(r"[;:,](?= )| [–—](?= )")
 GIVEN = re.compile(r'<meta\b[^>]*\bname="description"[^>]*>')
 CONTENT = re.compile(r'\bcontent="([^"]*)"')
@@ -42,7 +43,7 @@ def plain(node: nodes.Node) -> str:
 def opening(doctree: nodes.document) -> str:
     """The first sentences of a page that stand in no box, up to `LONGEST` characters; a paragraph more while they are few.
 
-    A sentence with a formula or with code in it ends them, and so does one that leads over to what is no text. Where they are fewer
+    A sentence with a formula or with code in it ends them, and so does what is no sentence or leads over to what is no text. Where they are fewer
     than `ENOUGH` characters and the next one is too long, it is taken up to the end of a clause, with an ellipsis; no word is cut.
     """
     text = ""
@@ -50,7 +51,7 @@ def opening(doctree: nodes.document) -> str:
         if not isinstance(paragraph.parent, nodes.section | nodes.document | nodes.container):
             continue
         for sentence in SENTENCE_ENDS.split(" ".join(plain(paragraph).split())):
-            if UNFIT in sentence or sentence.endswith(":"):
+            if UNFIT in sentence or not ENDED.search(sentence):
                 if len(text) >= SHORTEST:
                     return text
                 text = ""  # what follows does not go on from here

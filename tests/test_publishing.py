@@ -151,7 +151,7 @@ def small_book(folder: Path, repository: str = "") -> Build:
                                      "[Softmax](chapters/04_small) {cite}`vaswani2017`\n", encoding="utf8")
     (folder / "chapters" / "04_small.ipynb").write_text(NOTEBOOK, encoding="utf8")
     (folder / "chapters" / "04_small.py").write_text("# %% [markdown]\n# # Small", encoding="utf8")
-    (folder / "works.md").write_text("# Works\n\n```{bibliography}\n```\n", encoding="utf8")
+    (folder / "works.md").write_text("# Works\n\nThe works that are cited here, each with its authors, title and year.\n\n```{bibliography}\n```\n", encoding="utf8")
     (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nparts:\n  - caption: All\n    numbered: true\n    chapters:\n"
                                      "      - file: chapters/04_small\n      - file: works\n", encoding="utf8")
     return build(folder)
