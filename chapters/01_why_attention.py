@@ -21,7 +21,7 @@
 # :class: note
 # **You need** Python, matrix products, and to have seen a network train. **You will build** a reader with a fixed window, a
 # recurrent reader, and a reader with {term}`attention`, and one more that answers perfectly with no training at all. **Time** about
-# 75 minutes, with a good place for a break before *How far does a gradient reach?*; the cells run in about half a minute.
+# 70 minutes, with a good place for a break before *How far does a gradient reach?*; the cells run in about half a minute.
 # The first figure shows the kind of look we are after.
 # :::
 
@@ -749,6 +749,23 @@ assert leaky > 0.95 and honest < 0.2
 #
 # **Shortcut taken here.** One head, no norms, no MLP, a vocabulary of 16, and questions that repeat the letter exactly. Each reader was trained once, in a size that runs in seconds; the assertions
 # leave room for other processors and seeds: in the record, the GRU's share after 1000 steps varies by a tenth between seeds, and the chapter's own run did better than all three, so do not compare its digits. Equal steps are not equal seconds: our attention reader reads the story again for every question, the GRU reads it once.
+
+# %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Predict the mean score of a reader that sees only some of the pairs, and say why no single place of the story is
+#   answered at that rate.
+# - Work out what a recall task pays for counting digits, with no letter tied to any of them, and hold every result
+#   against that.
+# - Show with four stories that one layer with one head and a linear read-out cannot answer them all, and name the two
+#   looks by which two layers do.
+# - Count the bits that a state needs to answer eight questions, and tell a state that is too small from one that is
+#   slow to learn.
+# - Sketch how the gradient falls with distance in an untrained window, GRU and attention reader, and measure it with
+#   one backward pass.
+# - Find out whether a model looks something up or has learned it by heart, by taking the context away.
+# :::
 
 # %% [markdown]
 # ## Exercises

@@ -20,7 +20,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** matrix products, dot products, and the rank and the inverse of a matrix. **You will build** a soft lookup by hand, then the
-# queries, keys and values of a real head, and read the one matrix that its scores depend on. **Time** about 45 minutes.
+# queries, keys and values of a real head, and read the one matrix that its scores depend on. **Time** about 55 minutes.
 # The first figure shows what the three lines of this chapter make of a real sentence.
 # :::
 
@@ -569,6 +569,20 @@ plt.show()
 #
 # **Shortcuts taken here.** One head, one sentence, no batch. The contributions in {numref}`fig-contributions` are lengths before $W_O$. And the freedom of $R$ is that of plain dot products. Rotary positions (chapter 7) and norms on queries and keys {cite}`henry2020`
 # come between projection and dot product, and leave only those $R$ that commute with them. Rotary positions also make $b_K$ matter, because they turn it differently for each key. Training does notice the basis: Adam treats every entry by itself, and weight decay penalises lengths that $R$ changes. What the head computes does not.
+
+# %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Take queries, keys and values of a pretrained head out of its three matrices, and arrive at the model's own weights.
+# - Split the dot product of a query and a key with biases into four terms, and say which bias no weight depends on.
+# - Test with any invertible matrix whether something read off a head (a coordinate, a length, a cosine) belongs to the
+#   head or to its basis.
+# - Say which two limits one matrix for both queries and keys brings with it, and why weights can be asymmetric even
+#   where scores are symmetric.
+# - Rank the tokens by what they contribute to a result, not by their weights, and recognise a sink.
+# - Turn self-attention into cross-attention by one argument, and write down the shapes of result and weights first.
+# :::
 
 # %% [markdown]
 # ## Exercises

@@ -19,7 +19,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** chapter 2 (queries and keys, and softmax as it is used there), the dot product, variance. **You will build** scaled dot-product scores, additive scores, and
-# masks for the future and for padding, with a test that catches a mask used the wrong way round. **Time** about 45 minutes.
+# masks for the future and for padding, with a test that catches a mask used the wrong way round. **Time** about 70 minutes.
 # :::
 
 # %%
@@ -748,6 +748,21 @@ assert float(np.finfo(np.float16).max) < 1e9     # float16 has no such number
 #
 # **Shortcut taken here.** The entropies in {numref}`fig-scores-width` come from independent normal numbers, not from an initialised network: there, queries and keys are projections of the same tokens, and their
 # variance depends on how the inputs are normalised and how the weights are drawn. The last exercise measures it.
+
+# %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Say under which assumptions division by $\sqrt d$ keeps the variance of a score at 1 for every width, and measure
+#   how far a trained head is from them.
+# - Predict who wins, and how decidedly, when a query is stretched to twice its length, and what stretching a key does
+#   instead.
+# - Write causal and padding masks as questions about two positions, combine them, and count the pairs that are kept.
+# - Write the causal mask of three new queries over eight keys, and notice a library that aligns it to the start.
+# - Find out, by changing one token and watching which results move, whether a mask is used the wrong way round or after
+#   softmax.
+# - Predict what a query that may see nothing makes of $-\infty$, of $-10^9$ in its place, and of an added $-10^4$.
+# :::
 
 # %% [markdown]
 # ## Exercises

@@ -19,7 +19,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** chapter 3 (scores), exponentials and a little differentiation. **You will build** a softmax that survives any
-# finite score and an empty row, its entropy, and its backward pass. **Time** about 40 minutes.
+# finite score and an empty row, its entropy, and its backward pass. **Time** about 45 minutes.
 # The first figure shows where we are going.
 # :::
 
@@ -516,6 +516,20 @@ print(f"lead needed: {needed:.2f}")
 #
 # **Shortcut taken here.** We looked at one head. In a network the lead itself is learned, and training can drive it up until entropy collapses {cite}`zhai2023`; normalising queries and
 # keys {cite}`henry2020` or the spectral norm of the projections {cite}`zhai2023` are ways to hold it.
+
+# %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Write a softmax in which no power of a finite score overflows, and which gives a row that may see nothing zeros
+#   instead of NaN.
+# - Tell from two sums whether softmax ran over the wrong axis.
+# - Turn the lead of one score over another into the ratio of their weights without computing a softmax.
+# - Read the entropy of a row as a number of keys, say which way a temperature moves it, and name the one that undoes a
+#   missing division by $\sqrt d$.
+# - Multiply by the Jacobian of a row without building it, and check the formula against a measurement.
+# - Compute the lead that the best key needs to keep half of the weight among any number of keys.
+# :::
 
 # %% [markdown]
 # ## Exercises

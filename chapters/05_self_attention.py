@@ -20,7 +20,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** chapters 2 to 4 and the chain rule. **You will build** `attention` and `attention_backward`, the two functions
-# that everything later in this book is compared with. **Time** about 90 minutes, with a good
+# that everything later in this book is compared with. **Time** about 70 minutes, with a good
 # place for a break before *How does it learn?*
 # The first figure shows the whole forward pass for one token.
 # :::

@@ -20,7 +20,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** chapter 5 (`attention`) and the shapes of arrays with leading axes. **You will build** `split_heads`, `merge_heads` and
-# `multi_head_attention`, with {term}`grouped keys and values <grouped-query attention>` and {term}`cross-attention`. **Time** about 60 minutes.
+# `multi_head_attention`, with {term}`grouped keys and values <grouped-query attention>` and {term}`cross-attention`. **Time** about 75 minutes.
 # The picture of all twelve heads, {numref}`fig-twelve-heads`, shows where we are going.
 # :::
 

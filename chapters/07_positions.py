@@ -19,7 +19,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** chapters 3 to 6, sines and cosines, and rotation in the plane. **You will build** {term}`sinusoids`, {term}`RoPE`, {term}`ALiBi`, and an
-# experiment that trains with the backward pass of chapter 5. **Time** about 50 minutes.
+# experiment that trains with the backward pass of chapter 5. **Time** about 55 minutes.
 # The last figure, {numref}`fig-extrapolation`, is where we are going.
 # :::
 

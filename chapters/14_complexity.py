@@ -19,7 +19,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** chapters 5 and 6 (the layer, its heads) and a little PyTorch: modules, `torch.no_grad`. **You will build** a cost model in exact whole numbers, a counter of memory
-# traffic, and a predictor of time from measured rates. **Time** about 60 minutes. {numref}`fig-meetings` shows where we are going.
+# traffic, and a predictor of time from measured rates. **Time** about 95 minutes. {numref}`fig-meetings` shows where we are going.
 # :::
 
 # %%

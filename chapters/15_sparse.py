@@ -19,7 +19,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** [chapter 3](03_scores.ipynb) (masks as predicates), [chapter 5](05_self_attention.ipynb), and from [chapter 14](14_complexity.ipynb) the rule that time follows what is computed, as long as the products are large. **You will build** a window that
-# skips, a map of blocks, block-sparse attention for any predicate, a dilated window without a sparse product in it, and a selection by content. **Time** about 75 minutes; the cells run in
+# skips, a map of blocks, block-sparse attention for any predicate, a dilated window without a sparse product in it, and a selection by content. **Time** about 60 minutes; the cells run in
 # half a minute. {numref}`fig-sparse-shares` shows where we are going.
 # :::
 

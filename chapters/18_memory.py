@@ -19,7 +19,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** `attention` with its masks ([chapter 5](05_self_attention.ipynb)), heads ([chapter 6](06_multi_head.ipynb)), sinusoids and rotary positions ([chapter 7](07_positions.ipynb)), and a little PyTorch. **You will build** the relative positions and the segment recurrence of
-# Transformer-XL, a compressive memory, a memory that is searched, and a cache that streams. **Time** about 70 minutes. {numref}`fig-held`, near the end, is the chapter in one image.
+# Transformer-XL, a compressive memory, a memory that is searched, and a cache that streams. **Time** about 105 minutes. {numref}`fig-held`, near the end, is the chapter in one image.
 # :::
 
 # %%

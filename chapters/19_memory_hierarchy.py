@@ -16,7 +16,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** [chapter 14](14_complexity.ipynb) (FLOPs, traffic, arithmetic intensity) and [chapter 5](05_self_attention.ipynb). **You will build** a roofline of your own processor, put each step of attention on it, and predict, for GPUs that need not be here, what fusing the steps can save and what it cannot. **Time** about 50 minutes; the cells run in
+# **You need** [chapter 14](14_complexity.ipynb) (FLOPs, traffic, arithmetic intensity) and [chapter 5](05_self_attention.ipynb). **You will build** a roofline of your own processor, put each step of attention on it, and predict, for GPUs that need not be here, what fusing the steps can save and what it cannot. **Time** about 40 minutes; the cells run in
 # half a minute. {numref}`fig-roofline` is the chapter in one image.
 # :::
 

@@ -18,7 +18,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** [chapter 4](04_softmax.ipynb) (softmax does not care what is subtracted from a row), [chapter 5](05_self_attention.ipynb) (the gradients of attention) and from [chapter 14](14_complexity.ipynb) how FLOPs and memory are counted; what fast and slow memory are is in [chapter 19](19_memory_hierarchy.ipynb). **You will build** the online
-# softmax, FlashAttention's forward pass and its backward pass, as `attnlib.flash` has them. **Time** about 75 minutes; the cells run in half a minute. {numref}`fig-flash-walk` is the algorithm in one image.
+# softmax, FlashAttention's forward pass and its backward pass, as `attnlib.flash` has them. **Time** about 55 minutes; the cells run in half a minute. {numref}`fig-flash-walk` is the algorithm in one image.
 # :::
 
 # %%

@@ -17,7 +17,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** chapter 4 (softmax, rows that see nothing), the parts of a GPU from chapter 19, the running maximum and sum of FlashAttention (chapter 20), and Linux, for which Triton is made. **You will build** the forward kernel of `attnlib.kernels`. **Time** about 80 minutes; the cells run in under a minute.
+# **You need** chapter 4 (softmax, rows that see nothing), the parts of a GPU from chapter 19, the running maximum and sum of FlashAttention (chapter 20), and Linux, for which Triton is made. **You will build** the forward kernel of `attnlib.kernels`. **Time** about 65 minutes; the cells run in under a minute.
 # No number on this page was measured on a GPU: what is said about speed stops where the compiler's own account stops. {numref}`fig-triton-tiles` shows where you are going; its words come on the way.
 # :::
 

@@ -16,7 +16,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** chapter 15 (maps of blocks), chapter 21 (the forward kernel, compile reports) and chapter 22 (two walks backwards); for decoding chapters 18 (the KV cache) and 19 (FLOPs per byte). **You will build** the lists and the block-sparse kernel of `attnlib.kernels`, and a small model of how its programs share a GPU. **Time** about 70 minutes; the cells run in under a minute, in Triton's interpreter.
+# **You need** chapter 15 (maps of blocks), chapter 21 (the forward kernel, compile reports) and chapter 22 (two walks backwards); for decoding chapters 18 (the KV cache) and 19 (FLOPs per byte). **You will build** the lists and the block-sparse kernel of `attnlib.kernels`, and a small model of how its programs share a GPU. **Time** about 65 minutes; the cells run in under a minute, in Triton's interpreter.
 # Nothing on this page was timed on a GPU. {numref}`fig-blocks-lists` is what the kernel reads.
 # :::
 

@@ -17,7 +17,7 @@
 #
 # :::{admonition} Before you start
 # :class: note
-# **You need** tiles, the log-sum-exp and `merge_partial` from chapter 20, and grouped heads from chapter 6. **You will build** ring attention, the zigzag order that keeps all devices busy, and a program that runs in several processes. **Time** about 60 minutes; the cells run in
+# **You need** tiles, the log-sum-exp and `merge_partial` from chapter 20, and grouped heads from chapter 6. **You will build** ring attention, the zigzag order that keeps all devices busy, and a program that runs in several processes. **Time** about 45 minutes; the cells run in
 # under half a minute, without a GPU. {numref}`fig-ring-rounds` is the chapter in one image.
 # :::
 
