@@ -523,7 +523,7 @@ print(f"lead needed: {needed:.2f}")
 # :::{div} can-do
 # - Write a softmax in which no power of a finite score overflows, and which gives a row that may see nothing zeros
 #   instead of NaN.
-# - Tell from two sums whether softmax ran over the wrong axis.
+# - Tell from the sums of rows and columns whether softmax ran over the wrong axis.
 # - Turn the lead of one score over another into the ratio of their weights without computing a softmax.
 # - Read the entropy of a row as a number of keys, say which way a temperature moves it, and name the one that undoes a
 #   missing division by $\sqrt d$.

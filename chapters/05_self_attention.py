@@ -760,6 +760,20 @@ assert np.abs(row_sums.mean(axis=0) - 1).max() < 0.04  # 5 standard errors of a 
 # we took one head alone, with a loss of our own making; in training the gradient of one head arrives through all the layers above.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Write self-attention from token vectors to result in NumPy alone, and check the weights against a pretrained head's
+#   own.
+# - Expose `weights.T @ v` in one line, although nothing is wrong with its shape.
+# - Say which results a NaN in an unfilled slot reaches if no query may see the slot, and which if only the last one
+#   may.
+# - Predict which way a previous-token head looks when the rows of `x` are reversed, and which way when the words are.
+# - Derive the gradients of queries, keys and values, and convince a sceptic by nudging every single number.
+# - Work out which scores of a row a gradient step raises, and why a key with a useless value can come second.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%

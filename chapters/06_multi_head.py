@@ -785,6 +785,20 @@ print(cross_out.shape, cross_weights.shape)
 # **Shortcut taken here.** One layer, one sentence. Distances between results are not losses: the next layers may care about a small change and ignore a large one. And a head in a stack also works through what later heads read from it.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Construct two worlds that look the same to one head, and take them apart with a second.
+# - Cut a layer into heads and merge them again, and name a test that catches a straight reshape without any reference.
+# - Load a pretrained layer into `nn.MultiheadAttention`, minding its transposes, its stacking, its mean over heads and
+#   its mask.
+# - Describe what a head does by numbers you count, and say what such numbers do not tell about what it is for.
+# - Take a head away by zero and by its mean, and say which question each of the two answers.
+# - Say what grows when one width is cut into more heads, what does not, and how many bytes of cache shared key heads
+#   save.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%

@@ -615,6 +615,19 @@ plt.show()
 # **Shortcut taken here.** Our experiment has one head and separates position from everything else. In a deep model, layers can pass positions on, and heads with different speeds or slopes divide the work.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Prove that the dot product of the sinusoids of two positions depends on their distance alone, and show that after
+#   random projections it does not.
+# - Rotate queries and keys in either pairing, and repair weights that were trained with the other.
+# - Say why a bias on the keys matters once keys are rotated, and what RoPE's backward pass is.
+# - Compute how far back an equally good key must stand for an ALiBi head to give it one per cent of the weight.
+# - Ask of a claim about longer sequences whether the task needs position or distance, near or far, and predict which
+#   scheme fails.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%

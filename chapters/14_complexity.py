@@ -886,6 +886,21 @@ print(f"FLOP per byte in bfloat16: projection {one_token.intensity(2):.1f},",
 # **Shortcut taken here.** One thread of one processor, float32, forward. On a GPU rates differ more between shapes, and a recurrent step at batch 1 is usually worse off than here. Our recurrent layers are PyTorch's; a kernel written for the GRU would move its row. And a layer that costs less may also learn less: no line of this chapter says what a FLOP *buys*.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Count what a matrix product computes, moves and keeps, forward and backward, and check the FLOPs against PyTorch's
+#   counter.
+# - Name the lengths at which, in FLOPs, scores pass the projections and the rest of a block, and at which attention
+#   passes an LSTM and a GRU.
+# - Notice that a FLOP counter has counted an operation as nothing, and make the operation known to it.
+# - Predict the peak memory of naive attention in maps of scores, without and with the backward pass.
+# - Predict where two layers meet in time from rates measured on short runs, and say for which pairs the count of FLOPs
+#   will be far off.
+# - Find the longest chain of products and the shortest path from first token to last result in a recorded computation.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%
