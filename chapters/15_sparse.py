@@ -594,7 +594,21 @@ for run in growth["slope"]:
 #
 # **Shortcut taken here.** Our patterns are applied to random queries and keys, which tells you what they cost and not what they lose. What a trained model loses depends on whether it was trained with the pattern: a window put on a model that never had one breaks it as soon as the text is longer than the window
 # and its first tokens, the sinks, fall out; keeping four of them mends most of that {cite}`xiao2023`.
+
+# %% [markdown]
+# ## What you can now do
 #
+# :::{div} can-do
+# - Show by a count and by the clock what an attention mask saves.
+# - Write attention over a window that skips, and compute how many pairs a block size computes for each one that is
+#   needed.
+# - Predict the share of blocks that pairs scattered at random leave untouched.
+# - Reorder positions so that a dilated window becomes a plain one.
+# - Merge the results of two sets of keys exactly, and say what must be kept of each.
+# - Find out whether a selection by content lets the future decide what the past reads.
+# :::
+
+# %% [markdown]
 # ## Exercises
 #
 # The exercises are in NumPy.

@@ -900,6 +900,19 @@ show("sums, closed, penalty 0.2")
 # **Shortcut taken here.** Swin's block has norms, an MLP and a residual stream around the attention; ours had the attention alone. Its successors changed the scores and the bias too. Each of our answers is read from one head; where heads share the work, spans are learned too, but nobody can say which range was "known" for which head. And our band is plain PyTorch: a kernel would skip its corners.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Predict how many inputs reach one output through a stack of windows, with and without shifts and merging, and
+#   measure it with a gradient.
+# - Roll an image before it is cut into windows, and find out by changing one token whether opposite edges touch.
+# - Give one summary the weight of the tokens it stands for, and say when that is exact and to which side it errs.
+# - Choose the block size with the fewest scores for two levels, and name the content for which two levels fail.
+# - Write the soft edge by which a head learns its span, say which keys can pull on it, and why a closed head may stay
+#   closed.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%

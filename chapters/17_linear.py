@@ -888,6 +888,19 @@ assert (at_32["gated", 2, 16] > at_32["sum", 2, 16] + 0.2).all()
 # and inference keep the state in float32 even where everything else is bfloat16; so does `attnlib.linear`.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Bracket attention without softmax so that its cost is linear, and say what softmax locks together.
+# - Write causal linear attention as a triangle, as a recurrence and in chunks, and explain why the chunk in the middle
+#   is fastest.
+# - Compute after how many tokens a KV cache is larger than the state.
+# - Predict the error of a state that sums, and how many pairs the best possible state of that width holds exactly.
+# - Predict about where a product of decays breaks in float32, and rewrite it so that no factor exceeds 1.
+# - Predict what a state that sums, fades, corrects or does both answers after one fact has changed.
+# :::
+
+# %% [markdown]
 # ## Exercises
 #
 # The exercises are in NumPy, with any number of leading axes in front. The chapter's loops are for one head: `np.outer` and `@` between vectors do not carry over.

@@ -1081,6 +1081,22 @@ plt.show()
 # goes stale, because old keys were made by older weights; we make it anew for every text.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Show that a segment with positions of its own cannot tell a token from the one a segment ago, and score by distance
+#   instead.
+# - Turn scores per distance into scores per key without an index, and say what the mask must hide afterwards.
+# - Predict through how many segments news can travel in a stack with memories, and why what can arrive need not be
+#   recalled.
+# - Predict the share of answers that a compressed memory gives when two facts fall into one slot.
+# - Attend to a few keys searched in a memory of everything, and show that with all of them found it is ordinary
+#   attention.
+# - Explain why a sink keeps a trained head steady and yet remembers nothing, and list what a cache of sinks and a
+#   window holds, with its positions.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%

@@ -371,6 +371,18 @@ for kv_heads in (32, 8, 1):
 # **Shortcut taken here.** One level of memory and one kind of arithmetic. Caches soften the roof (scores of a short text never leave the L2 cache), peak rates are not sustained (clocks fall under load), and reading and computing overlap fully only if the program leaves the hardware enough to do meanwhile, or arranges it itself, which is what the following chapters are about.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Measure the peak and the bandwidth of a processor, and draw its roofline.
+# - Say for each step of attention which limit it meets, on a core and on a GPU of published figures, and for which
+#   widths of head.
+# - Compute what fusing the three steps can save at most on a GPU, and name the third limit that it leaves.
+# - Decide from $d$, the bytes of a number and a machine's balance whether to compute a score again or to read it back.
+# - Explain why one query at a time waits for memory, and what sharing keys between heads changes.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%

@@ -535,6 +535,18 @@ print("four parts, in either order: attention over all keys")
 # **Shortcut taken here.** Tiles are walked one after the other by one thread. A GPU runs a program for each block of queries at the same time; in the backward pass two of them must not add to the same gradient at once. FlashAttention-2 adds to d_q atomically; Triton's tutorial and this book walk twice, keys in one loop and queries in another, for two more products ([chapter 22](22_triton_backward.ipynb)).
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Compute softmax attention one key at a time with two numbers and a vector, and finish it with one division.
+# - Say how often a running maximum steps in a row of random scores, and write a test that a missing rescale cannot
+#   pass.
+# - Write FlashAttention's forward pass in tiles, and say which of its costs still grow with the square.
+# - Compute how many queries a tile must hold for the tiles to read less than the scores that they avoid.
+# - Bring a tile of weights back from one number per row, and replace a sum over all keys by a product of two vectors.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%

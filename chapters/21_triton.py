@@ -659,6 +659,17 @@ except TypeError as error:
 # **Shortcut taken here.** Loads go through pointers; chips from 9.0 on also have a unit that fetches whole tiles by a descriptor (TMA), which spares threads the addresses. The kernel leaves it out to stay readable on both classes of GPU.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Write a kernel in which each program finds its row by its number, and mask its loads and its stores.
+# - Choose what stands beyond the end: zeros where products are summed, $-\infty$ where powers are.
+# - Decide for a causal tile whether it is skipped, computed without a mask or computed with one.
+# - Name what the interpreter cannot show, and where to look for it without a GPU.
+# - Estimate the registers of a tile, and find spills and matrix instructions in a compile report.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %% [markdown] tags=["ex:column_mean_kernel", "ex-prompt"]

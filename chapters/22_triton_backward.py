@@ -597,6 +597,21 @@ print("your kernels, the library's, and torch tiles agree")
 # **Shortcut taken here.** The causal `dkdv_kernel` masks every tile. Dropout of weights is left out: it would need the same random numbers again in both walks, which kernels draw from a counter and a seed instead of keeping them {cite}`dao2022`.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Derive $\delta_i = dO_i \cdot O_i$, and name the two things besides the inputs that a backward kernel needs from the
+#   forward pass.
+# - Say what a race between programs loses, why the interpreter cannot show it, and which instruction to look for
+#   instead.
+# - Give every row of every gradient one owner, and count the matrix products that this costs against one walk with
+#   atomics.
+# - Decide on which side of a tile rows of zeros need a mask, and on which they do no harm.
+# - Wrap kernels in an autograd function that saves what is needed and survives a gradient with strides of 0.
+# - Find a forgotten $\delta$ by a sum that should be zero.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%

@@ -668,6 +668,20 @@ except ValueError as error:
 # **Shortcut taken here.** The map is made on the CPU, from a predicate. Patterns that depend on the content need lists made on the GPU, in every layer and every step, and this can cost as much as it saves.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Count the steps of a pattern in blocks, and predict which of two patterns is cheaper when the one with fewer pairs
+#   is not.
+# - Turn a map of blocks into lists, whole blocks first, and pack the edges into bits that equal blocks share.
+# - Show with NaN in blocks that no list names that a kernel skips, and say what a mask would have done.
+# - Choose a size of block from what it computes in vain, the FLOPs per byte of its tiles and the instruction that it
+#   can use.
+# - Find the one list that holds up the backward pass, and say what cutting it would gain.
+# - Say how many parts a long cache must be cut into so that every multiprocessor has work, and merge them.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %% [markdown] tags=["ex:turn_lists", "ex-prompt"]

@@ -448,6 +448,17 @@ plt.show()
 # **Shortcut taken here.** A step is computed with the torch tiles of chapter 20, and one process group does everything. Real programs combine this cut with others (of weights, of layers, of the batch), and pack several documents into one text, which unbalances the zigzag again.
 
 # %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Decide whether queries or keys should travel, from the heads and the bytes of each.
+# - Count the scores of every rank in every step of a causal ring, and deal a text so that all have equally many.
+# - Merge what came from several devices, and say why their average is wrong.
+# - Send gradients round the ring with their keys, and compute the bytes that a device sends forward and backward.
+# - Find the number of tokens per device from which messages can hide behind the computation.
+# :::
+
+# %% [markdown]
 # ## Exercises
 
 # %%
