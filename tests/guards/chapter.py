@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.guards import Finding, cells, hygiene, script, sync, twins
+from tests.guards import Finding, cells, hygiene, reading, script, sync, twins
 from tools.chapters import Chapter
 
 READING: list[Callable[[Chapter], list[Finding]]] = [
     cells.parses, cells.lengths, cells.names, cells.exercises, cells.predictions, cells.sources,
+    reading.time, reading.abilities,
     hygiene.downloads, hygiene.quiet, hygiene.seeded, hygiene.torch_aside,
     twins.twins,
     sync.compared, sync.in_sync, sync.executed, sync.clean, sync.figures,

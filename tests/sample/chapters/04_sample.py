@@ -12,7 +12,7 @@
 # %% [markdown]
 # # What does this sample show?
 #
-# A chapter in miniature that breaks no rule {cite}`vaswani2017`. The tests break one rule at a time in a copy.
+# A chapter in miniature that breaks no rule {cite}`vaswani2017`. The tests break one rule at a time in a copy. **Time** about 5 minutes.
 
 # %%
 import numpy as np
@@ -62,6 +62,19 @@ plt.show()
 import torch
 
 assert torch.is_tensor(torch.zeros(1))
+
+# %% [markdown]
+# ## What you can now do
+#
+# :::{div} can-do
+# - Break one rule.
+# - Name the guard that
+#   catches it.
+# - Mend it.
+# :::
+
+# %% [markdown]
+# ## Exercises
 
 # %%
 from coursework import check, require
