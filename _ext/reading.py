@@ -85,9 +85,13 @@ def opening(doctree: nodes.document) -> str:
 
 
 def description(app: Sphinx, page: str, doctree: nodes.document | None) -> str:
-    """What a page says about itself: `description:` of its front matter, or how it opens."""
-    given = app.env.metadata.get(page, {}).get("description")
-    return str(given or (opening(doctree) if doctree is not None else "") or ADDED.get(page, "").format(title=app.config.html_title))
+    """What a page says about itself: `description:` of its front matter, or how it opens; a page without a sentence gives its title."""
+    if given := app.env.metadata.get(page, {}).get("description"):
+        return str(given)
+    book = app.config.html_title
+    if doctree is None:
+        return ADDED.get(page, "").format(title=book)
+    return opening(doctree) or f"{title(app, page)}, a page of {book}."
 
 
 def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
@@ -102,15 +106,13 @@ def describe(app: Sphinx, pagename: str, templatename: str, context: dict, doctr
         context["metatags"] = f'{tags}\n    <meta name="description" content="{html.escape(said)}" />'
 
 
-def same_or_none(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
-    """Warn (an error under -W) about a page without a description, and about one that says what another says."""
+def warn_about_twins(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
+    """Warn (an error under -W) about a page that says about itself what another says: who searches could not tell them apart."""
     said: dict[str, str] = app._descriptions
     mine = context.get("description", "")
-    if not mine and (doctree is not None or pagename in ADDED):
-        logger.warning("page %s has no description: begin it with a sentence, or give `description:` in its front matter", pagename,
+    if mine and said.setdefault(mine, pagename) != pagename:
+        logger.warning("page %s says about itself what %s says: %s Give one of them `description:` in its front matter.", pagename, said[mine], mine,
                        type="book", subtype="description")
-    elif mine and said.setdefault(mine, pagename) != pagename:
-        logger.warning("page %s says about itself what %s says: %s", pagename, said[mine], mine, type="book", subtype="description")
 
 
 # --- How long it takes ------------------------------------------------------------------------------------------------
@@ -154,7 +156,14 @@ class ChapterList(Directive):
     """``{chapter-list}``: the chapters by part, each with the minutes it takes, and how these are counted."""
 
     def run(self) -> list[nodes.Node]:
+        env = self.state.document.settings.env
+        env.__dict__.setdefault("chapter_lists", set()).add(env.docname)
         return [chapter_list()]
+
+
+def renew_lists(app: Sphinx, env, added: set, changed: set, removed: set) -> list[str]:
+    """A page that lists the chapters is read again when any page has changed."""
+    return sorted(env.__dict__.get("chapter_lists", set()) & env.found_docs) if added | changed | removed else []
 
 
 def parts(app: Sphinx) -> list[tuple[str, list[str]]]:
@@ -268,6 +277,7 @@ def setup(app: Sphinx) -> dict:
     app.add_node(chapter_list)
     app.add_directive("chapter-list", ChapterList)
     app.connect("builder-inited", begin)
+    app.connect("env-get-outdated", renew_lists)
     app.connect("env-purge-doc", forget_items)
     app.connect("doctree-read", name_items)
     app.connect("doctree-resolved", list_chapters)
@@ -275,6 +285,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", name_neighbours)
     app.connect("html-page-context", add_script)
     app.connect("html-page-context", describe, priority=750)  # before the card of the page is written
-    app.connect("html-page-context", same_or_none, priority=760)
+    app.connect("html-page-context", warn_about_twins, priority=760)
     app.connect("build-finished", write_items)
     return {"parallel_read_safe": False, "parallel_write_safe": False, "env_version": 1}
