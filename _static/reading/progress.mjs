@@ -89,7 +89,7 @@ function show() {
     const where = kept ? "Ticks are kept in this browser only." : "This browser keeps nothing: ticks last until you leave the page.";
     status.textContent = `${done ? `${done} of ${boxes.size}.` : "Tick what you can do."} ${where}`;
   }
-  words.textContent = forgotten ? "All ticks forgotten." : ticks.size ? "Kept in this browser only." : "";
+  words.textContent = forgotten ? "All ticks forgotten." : ticks.size ? "Ticks stay in this browser." : "";
   button.textContent = forgotten ? "Bring them back" : "Forget all ticks";
   button.hidden = !forgotten && !ticks.size;
   showChapters();
