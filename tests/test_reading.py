@@ -490,3 +490,17 @@ def test_the_scripts_weigh_little(site: Build):
     text = (site.html / f"{FOUR}.html").read_text(encoding="utf8")
     assert re.findall(r'id="(can-do-[0-9a-f]{6})"', text) == known[FOUR]
     assert re.search(r'<script[^>]*type="module"[^>]*progress\.mjs', text)
+
+
+@pytest.mark.parametrize("width", [1200, 1280, 1440])
+def test_the_text_does_not_wait_for_the_contents_beside_it(chromium, base: str, width: int):
+    """The page's own contents stand behind the text in the file; until they have come, the text is as wide as it will be. Planted: no room kept."""
+    article = "document.querySelector('article').getBoundingClientRect().width"
+    with reader(chromium, base, viewport={"width": width, "height": 800}) as (open_, _):
+        tab = open_(FOUR)
+        final = tab.evaluate(article)
+        tab.evaluate("document.querySelector('.bd-sidebar-secondary').remove()")
+        assert tab.evaluate(article) == final
+        if width < 1300:
+            tab.add_style_tag(content=".bd-main .bd-content .bd-article-container { max-width: 50rem !important; }")
+            assert tab.evaluate(article) > final
