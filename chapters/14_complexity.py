@@ -877,7 +877,7 @@ from attnlib.widgets import CostCalculator
 
 CostCalculator(
     context=8192,
-    caption="Choose a model or give a shape; the context is the same in all three drawings. Left, what one forward pass takes; middle, what one token more takes; right, what generating has to hold. All numbers are whole and exact, below too.")
+    caption="Choose a model or give a shape; the dashed line is the context. The bars are one forward pass over the whole text, the first curves one token more at its end, which meets all pairs of its row, where the tokens of a pass meet half as many on average: so the curves cross at half the length. The last curves are what generating has to hold. All counts are whole and exact, in the table too.")
 
 # %%
 from attnlib.widgets.cost_calculator import PRESETS

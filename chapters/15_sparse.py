@@ -351,7 +351,7 @@ from attnlib.widgets import PatternExplorer
 
 PatternExplorer(
     "dilated (2004.05150)", seq=128, block=16,
-    caption="Left, the blocks that a pattern makes a kernel compute; right, the layer with which each key arrives at each query. Choose a pattern or put one together, change the blocks, and click a row to follow its token. The line of code is the predicate: it goes into `to_array` or `block_map` as it stands.")
+    caption="The first square shows the blocks that a pattern makes a kernel compute, the second the layer with which each key arrives at each query. Choose a pattern or put one together, change the blocks, and click a row to follow its token. The line of code is the predicate, as to_array and block_map take it.")
 
 # %% [markdown]
 # :::{dropdown} Your predictions, then ours
