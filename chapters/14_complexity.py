@@ -19,7 +19,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** chapters 5 and 6 (the layer, its heads) and a little PyTorch: modules, `torch.no_grad`. **You will build** a cost model in exact whole numbers, a counter of memory
-# traffic, and a predictor of time from measured rates. **Time** about 95 minutes. {numref}`fig-meetings` shows where we are going.
+# traffic, and a predictor of time from measured rates. **Time** about 100 minutes. {numref}`fig-meetings` shows where we are going.
 # :::
 
 # %%
@@ -867,6 +867,32 @@ print(f"FLOP per byte in bfloat16: projection {one_token.intensity(2):.1f},",
 
 # %% [markdown]
 # One FLOP for each byte of the parameters and four for each byte of the cache (four queries share each key). An A100 computes up to 312 TFLOP/s in 16-bit products and reads 1.5 to 2 TB/s {cite}`dao2023`, more than a hundred FLOPs for each byte. There decoding is bound by memory, and shared key/value heads help because they are fewer bytes {cite}`shazeer2019,ainslie2023`.
+#
+# ### Other shapes
+#
+# The same counts for any shape, with those of six published models to begin with. **Predict** first. Which of the six keeps most bytes of cache for each token of its text? And is the length from which on the quadratic part is the larger one a matter of width, that is, does it stay at a dozen widths from GPT-2 {cite}`radford2019` to 405 billion parameters?
+
+# %%
+from attnlib.widgets import CostCalculator
+
+CostCalculator(
+    context=8192,
+    caption="Choose a model or give a shape; the dashed line is the context. The bars are one forward pass over the whole text, the first curves one token more at its end, which meets all pairs of its row, where the tokens of a pass meet half as many on average: so the curves cross at half the length. The last curves are what generating has to hold. All counts are whole and exact, in the table too.")
+
+# %%
+from attnlib.widgets.cost_calculator import PRESETS
+
+widths, kept = {}, {}
+for name, sizes in PRESETS.items():
+    counts = CostCalculator(name, context=1).computed()  # in text: some are beyond 2^53
+    widths[name], kept[name] = int(counts["meeting"]) / sizes["dim"], int(counts["cache"])
+    print(f"{name:25} quadratic part the larger from {widths[name]:4.1f} widths on; cache of one token {kept[name]:9,} bytes")
+assert sorted(widths.values())[-1] == widths["GPT-2 (2019)"] and max(kept, key=kept.get).startswith("GPT-3")
+
+# %% [markdown]
+# :::{dropdown} Your predictions, then ours
+# GPT-3 {cite}`brown2020`, of 2020, with nine times as many as a model of more than twice its size from 2024: 96 layers whose 96 heads share no key, instead of 126 layers with 8 shared ones. (We count every layer as a dense one; every second one of GPT-3 is banded, and needs the keys of its window only.) And yes, about: twelve to fourteen widths. The exception is GPT-2: with twelve narrow layers, its vocabulary is nearly a third of the work that grows with the length only.
+# :::
 #
 # ## What to remember
 #

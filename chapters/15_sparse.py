@@ -19,7 +19,7 @@
 # :::{admonition} Before you start
 # :class: note
 # **You need** [chapter 3](03_scores.ipynb) (masks as predicates), [chapter 5](05_self_attention.ipynb), and from [chapter 14](14_complexity.ipynb) the rule that time follows what is computed, as long as the products are large. **You will build** a window that
-# skips, a map of blocks, block-sparse attention for any predicate, a dilated window without a sparse product in it, and a selection by content. **Time** about 60 minutes; the cells run in
+# skips, a map of blocks, block-sparse attention for any predicate, a dilated window without a sparse product in it, and a selection by content. **Time** about 65 minutes; the cells run in
 # half a minute. {numref}`fig-sparse-shares` shows where we are going.
 # :::
 
@@ -342,6 +342,35 @@ assert field([two_sided] * 2) == 64
 # %% [markdown]
 # Within reach does not mean well seen: each layer averages, and what arrives after four averages is faint. The gradient of a stack says *whether*, not *how much*.
 #
+# ### Put a pattern together
+#
+# Blocks and reach pull in different directions; here are both, for any mixture of the parts. **Predict** before you try. The dilated window from above, `dilated(8, 7)`, stands in each of four layers: how many of 128 tokens reach the last one? A plain window of as many keys brings 33. And the *strided* pattern, eight near tokens and every eighth one: how many layers connect everything with its past, and which of the causal blocks does it spare?
+
+# %%
+from attnlib.widgets import PatternExplorer
+
+PatternExplorer(
+    "dilated (2004.05150)", seq=128, block=16,
+    caption="The first square shows the blocks that a pattern makes a kernel compute, the second the layer with which each key arrives at each query. Choose a pattern or put one together, change the blocks, and click a row to follow its token. The line of code is the predicate, as to_array and block_map take it.")
+
+# %% [markdown]
+# :::{dropdown} Your predictions, then ours
+# Nineteen, and no more with any number of layers: only tokens whose distance is a multiple of 7 ever meet. That is why the steps must differ from layer to layer, or from head to head. The strided pattern connects everything in two layers, with 12 % of the pairs; but in blocks of 16 it spares none of the causal ones. It needs a quarter of the pairs of causal attention and computes them all.
+# :::
+#
+# So a pattern has to be good twice: short ways *and* whole blocks. Big Bird draws in blocks for that reason. Choose it with 256 tokens in blocks of 16, and take its first block away. What is left, neighbours and one random block, computes less than a quarter of all pairs. Neighbours alone would take 15 layers from one end to the other; how many layers does the draw save? The same in numbers:
+
+# %%
+strided, drawn, near = (
+    PatternExplorer(name, seq=seq, block=16, depth=depth, parts=parts).computed() for name, seq, depth, parts in (
+        ("strided (1904.10509)", 128, 2, {}), ("Big Bird (2007.14062)", 256, 5, {"first": 0}), ("Big Bird (2007.14062)", 256, 5, {"first": 0, "drawn": 0})))
+causal_pairs, causal_blocks = 128 * 129 // 2, 8 * 9 // 2 * 16**2
+print(f"strided: {strided['pairs'] / 128**2:.2f} of the pairs, {strided['inside'] / causal_blocks:.2f} of the causal blocks, all within reach: {strided['all'][1] == causal_pairs}")
+for name, each in (("near and random", drawn), ("near", near)):
+    print(f"{name:15} {each['inside'] / 256**2:.2f} of the FLOPs; within reach by layer:", *(f"{pairs / 256**2:.2f}" for pairs in each["all"]))
+assert PatternExplorer("dilated (2004.05150)", seq=128, block=16, depth=8).computed()["reached"][-1] == 19
+
+# %% [markdown]
 # ## Let the content choose
 #
 # All patterns so far are fixed before the text is known. Instead, let each block of queries look for the blocks it needs. Scoring all keys would bring the square back; so score a *summary* of each block, the mean of its keys, and read only the best blocks in full. Native Sparse

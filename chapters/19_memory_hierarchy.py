@@ -323,7 +323,7 @@ assert again + powers < back / 2
 
 # %% [markdown]
 # :::{dropdown} Your prediction, then ours
-# At 64: in the time of one exponential go 4096 / 16 = 256 FLOPs, and a pair has $4d$. Its exponentials alone make softmax, the step without a single product, take as much time as both products together at that width, and half as much at 128. (A weight that is computed again needs its exponential too: it is still three times cheaper than reading it back.) So the fastest kernels compute the exponentials of one tile *while* the matrix units multiply another {cite}`shah2024`.
+# At 64: in the time of one exponential go 4096 / 16 = 256 FLOPs, and a pair has $4d$. Its exponentials alone make softmax, the step without a single product, take as much time as both products together at that width, and half as much at 128. (A weight that is computed again needs its exponential too: it is still three times cheaper than reading it back.) So the fastest kernels compute the exponentials of one tile *while* the matrix units multiply another {cite}`shah2024`. On the next generation of GPUs, Blackwell, the matrix units double and the exponential units do not: there the width at which the two take equally long moves to 128, and FlashAttention-4 computes a part of its exponentials as polynomials, in the units for ordinary arithmetic {cite}`zadouri2026`.
 # :::
 #
 # ### A roof that was not the roof
@@ -470,4 +470,4 @@ require(largest_tile)
 # ```
 
 # %% [markdown]
-# **Sources.** The roofline: {cite:t}`williams2009`. Counting the traffic of attention: {cite:t}`dao2022`; exponentials: {cite:t}`shah2024`. Figures of the GPUs: {cite:t}`nvidia2020`, {cite:t}`nvidia2022`, and for the H200 its [data sheet](https://www.nvidia.com/en-us/data-center/h200/).
+# **Sources.** The roofline: {cite:t}`williams2009`. Counting the traffic of attention: {cite:t}`dao2022`; exponentials: {cite:t}`shah2024`, {cite:t}`zadouri2026`. Figures of the GPUs: {cite:t}`nvidia2020`, {cite:t}`nvidia2022`, and for the H200 its [data sheet](https://www.nvidia.com/en-us/data-center/h200/).

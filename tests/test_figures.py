@@ -41,6 +41,25 @@ def test_a_wrong_number_is_seen():
     assert furthest({"a": float("nan")}, {"a": float("nan")})[0] == np.inf
 
 
+def test_figures_with_a_module_each_share_no_name(chromium, tmp_path: Path):
+    """As in JupyterLab, where two figures of one notebook hold a copy of the shared module each: labels must find their own control."""
+    rng = np.random.default_rng(6)
+    figures = [FIGURES[name](rng) for name in ("cost_calculator", "cost_calculator", "pattern_explorer", "softmax_explorer")]
+    sources = [(bundled(figure.module), json.loads(json.dumps(figure.state()))) for figure in figures]
+    with alive(chromium, figures[0], tmp_path) as tab:
+        ids, lost = tab.evaluate("""async (sources) => {
+          document.querySelector("main").replaceChildren();
+          for (const [source, state] of sources) {
+            const { default: figure } = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+            const el = document.querySelector("main").appendChild(document.createElement("div"));
+            figure.render({ model: { get: (name) => state[name], set() {}, save_changes() {}, on() {}, off() {} }, el });
+          }
+          return [[...document.querySelectorAll("main [id]")].map((node) => node.id),
+                  [...document.querySelectorAll("main label[for]")].filter((label) => !label.parentElement.contains(label.control)).length];
+        }""", sources)
+    assert len(ids) > 40 and len(set(ids)) == len(ids) and lost == 0
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_page_is_in_order(chromium, tmp_path: Path, name: str):
     """No error, no request elsewhere, nothing sticks out, and axe is content, in both widths and modes."""

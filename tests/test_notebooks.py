@@ -34,8 +34,8 @@ def test_chapter(chapter: Chapter, guard: Guard):
     assert not findings, show(findings)
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=named)
-def test_chapter_runs_without_torch_and_its_checks_refuse_the_stubs(chapter: Chapter):
+@pytest.mark.parametrize("chapter", [chapter for chapter in CHAPTERS if int(chapter.name[:2]) in hygiene.NUMPY_ONLY], ids=named)
+def test_chapter_runs_without_torch(chapter: Chapter):
     findings = script.runs_as_script(chapter)
     assert not findings, show(findings)
 
@@ -104,8 +104,6 @@ IN_SOURCE = [
     (sync.in_sync, "position and to all before it", "position and to some before it", "is not in the notebook"),
     (sync.in_sync, '"Three bars, each', '"Three columns, each', "is not in the notebook"),
     (sync.in_sync, '# %% [markdown] tags=["ex:stable_softmax", "ex-prompt"]', '# %% [markdown] jupyter={"a": 1}', "unknown cell metadata"),
-    (script.runs_as_script, "check(padding_mask)", "print('well done')", "says 'well done' of the unsolved stub"),
-    (script.runs_as_script, "check(padding_mask)", "check(softmax, 'causal_mask')", "of the unsolved stub"),
     (script.runs_as_script, 'tags=["torch-check"]', "", "needs torch"),
     (script.runs_as_script, "import torch\n", "import torch\nlater = 1\n", ""),
     (script.runs_as_script, "require(stable_softmax)", "require(softmax, \"stable_softmax\")", "fails as a script, line 9: Mistaken"),
@@ -137,6 +135,10 @@ def pictured(nb):
     return next(cell for cell in nb.cells if any("image/png" in out.get("data", {}) for out in cell.get("outputs", [])))
 
 
+def checked(nb):
+    return next(cell for cell in nb.cells if "ex-check" in cell.metadata.get("tags", []))
+
+
 def printed(nb):
     return next(out for cell in nb.cells for out in cell.get("outputs", []) if out.output_type == "stream")
 
@@ -151,6 +153,9 @@ IN_NOTEBOOK = [
     (sync.executed, lambda nb: nb.cells[3].update(execution_count=7), "execution count 7"),
     (sync.executed, add_output(output_type="error", ename="ValueError", evalue="", traceback=[]), "ends in ValueError"),
     (sync.executed, add_output(output_type="stream", name="stderr", text="a warning"), "writes to stderr"),
+    (sync.refused, lambda nb: checked(nb).outputs[0].update(text="well done\n"), "says 'well done' of the unsolved stub"),
+    (sync.refused, lambda nb: checked(nb).update(outputs=[]), "says '' of the unsolved stub"),
+    (sync.refused, lambda nb: checked(nb).metadata.tags.append("nbval-ignore-output"), "or is not compared"),
     (sync.in_sync, strip, "outputs that `make notebooks` did not write"),
     (sync.in_sync, lambda nb: printed(nb).update(text="[0.7 0.2 0.1]\n"), "outputs that `make notebooks` did not write"),
     (sync.in_sync, lambda nb: shown(nb).data.update({"image/png": "AAAA"}), "outputs that `make notebooks` did not write"),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.pages.book import GENERATED, Build, pages_in_toc
 from tests.pages.book import site as site  # a fixture
-from tests.pages.browser import NEEDS, WIDTHS, accessibility, gzipped_kb, opened, serve, visit
+from tests.pages.browser import NEEDS, WIDTHS, Findings, accessibility, gzipped_kb, opened, serve, visit
 from tests.pages.browser import chromium as chromium  # a fixture
 
 PAGES = [*pages_in_toc(), *GENERATED]
@@ -28,9 +28,25 @@ def test_page(chromium, site: Build, base: str, page: str):
             faults += [f"{name}, {mode}: {fault}" for fault in found.faults()]
             loaded |= found.loaded
     assert not faults, "\n".join(faults)
+    assert not icon_fonts(loaded), "an icon that _static/icons.css does not draw"
     weight = gzipped_kb(site.html, base, loaded)
     print(f"{page}: {weight:.0f} kB gzipped")
     assert weight < MOST_KB
+
+
+def icon_fonts(loaded: set[str]) -> list[str]:
+    """The theme's icon font, 156 kB, among what a visit loaded."""
+    return [url for url in loaded if "fontawesome" in url]
+
+
+def test_a_page_loads_what_it_needs(chromium, base: str):
+    """No MathJax without a formula, no search index before a search; and another icon would be seen to load its font."""
+    findings = Findings()
+    with opened(chromium, base, "intro", findings=findings) as tab:
+        assert not [url for url in findings.loaded if "mathjax" in url or "searchindex" in url] and not icon_fonts(findings.loaded)
+        tab.evaluate("document.querySelector('article').insertAdjacentHTML('beforeend', '<i class=\"fa-solid fa-heart\"></i>')")
+        tab.evaluate("document.fonts.ready.then(() => new Promise((done) => setTimeout(done, 300)))")
+        assert icon_fonts(findings.loaded)
 
 
 def test_mathematics_is_typeset(chromium, base: str):

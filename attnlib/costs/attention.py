@@ -140,8 +140,8 @@ def attention_cost(
         fewer: see `attnlib.costs.patterns`.
     fused : bool
         False: scores and weights go through slow memory, as in `attention_steps`. True: neither leaves fast memory; this is the
-        least traffic possible, inputs read once and results written once, which a kernel approaches where its tiles fit
-        (arXiv 2205.14135, 2307.08691). It keeps one log-sum-exp a query instead of the weights, and computes the
+        least traffic possible, inputs read once and results written once, which a kernel approaches where keys and values
+        are read from slow memory about once (arXiv 2205.14135, 2307.08691). It keeps one log-sum-exp a query instead of the weights, and computes the
         scores again in the backward pass: five products instead of four.
     batch : int
         Sequences.

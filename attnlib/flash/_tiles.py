@@ -27,7 +27,7 @@ def forward_tile(q, k, v, out, row_max, row_sum, scores, seen=None):
 
 
 def backward_tile(q, k, v, d_out, lse2, delta, d_q, d_k, d_v, scores, d_weights, seen=None):
-    """Add the gradients of one tile in place, its weights computed again from lse2 (arXiv 2307.08691, Algorithm 2, lines 11 to 17).
+    """Add the gradients of one tile in place, its weights computed again from lse2 (arXiv 2307.08691, Algorithm 2, lines 10 to 16).
 
     lse2 (rows, 1) is the base-2 logarithm of the row's sum of powers, delta (rows, 1) the sum of d_out · out;
     scores and d_weights (rows, keys) hold anything.

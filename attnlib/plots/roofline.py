@@ -65,7 +65,7 @@ def bounds(lengths: list[int], milliseconds: dict[str, list[float]]) -> Figure:
 
 
 def hierarchy(sizes: dict[str, float]) -> Figure:
-    """Squares whose areas are sizes of memories, the largest to the right.
+    """Squares whose areas are sizes of memories, the largest to the left.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ _FIGURES = {
     "AttentionExplorer": "attention_explorer",
     "CostCalculator": "cost_calculator",
     "FlashStepper": "flash_stepper",
+    "PatternExplorer": "pattern_explorer",
     "ScoreGeometry": "score_geometry",
     "SoftmaxExplorer": "softmax_explorer",
 }

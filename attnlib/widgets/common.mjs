@@ -56,10 +56,11 @@ export const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
 export const sum = (xs) => xs.reduce((a, b) => a + b, 0);
 
 let numbered = 0;
+const own = Math.random().toString(36).slice(2, 8); // in JupyterLab each figure brings a copy of this module, and each counts from 1
 /** A name that no other element of the page has. */
 export function unique(stem) {
   numbered += 1;
-  return `lf-${stem}-${numbered}`;
+  return `lf-${stem}-${own}-${numbered}`;
 }
 
 /**

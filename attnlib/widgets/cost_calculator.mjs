@@ -49,6 +49,13 @@ function said(count, unit, step = 1000, names = ["", "k", "M", "G", "T", "P", "E
 const flops = (count) => said(count, "FLOP");
 const size = (count) => said(count, "B", 1024, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]);
 
+/** A round number of an axis: 10 G, 32 Mi. */
+function round(number, step, names) {
+  let i = 0;
+  while (number >= step * 0.999 && i < names.length - 1) { number /= step; i += 1; }
+  return `${Math.round(number)} ${names[i]}`;
+}
+
 function render({ model, el }) {
   const start = Object.fromEntries(FIELDS.map((name) => [name, model.get(name)]));
   const presets = start.presets, names = Object.keys(presets);
@@ -85,7 +92,7 @@ function render({ model, el }) {
   const stack = h("div", { class: "cc-bars", "aria-hidden": "true" }, ...bars.map(({ row }) => row));
 
   const chart = (label, title, lines) => {
-    const paths = Object.fromEntries(lines.map(([key, name, style]) => [key, { path: s("path", { class: `lf-curve ${style}` }), text: s("text", { class: style, text: name, "text-anchor": "end", x: W - RIGHT - 3 }) }]));
+    const paths = Object.fromEntries(lines.map(([key, name, style]) => [key, { path: s("path", { class: `lf-curve ${style}` }), text: s("text", { class: `cc-name ${style}`, text: name }) }]));
     const here = s("line", { class: "lf-drop", y1: TOP, y2: H - BOTTOM }), cross = s("circle", { class: "lf-here lf-warm", r: 5 });
     const ticks = s("g"), left = s("g");
     const svg = s("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label }, left, ticks, here, ...Object.values(paths).flatMap(({ path, text }) => [path, text]), cross,
@@ -95,24 +102,24 @@ function render({ model, el }) {
   const work = chart("FLOPs of one token against the context", "FLOPs for one token more", [["products", "products of attention", "lf-warm"], ["rest", "everything else", ""]]);
   const memory = chart("Bytes of weights and cache against the context", "Bytes that generating has to hold", [["cache", "key-value cache", "lf-warm"], ["weights", "weights", ""]]);
   const note = h("p", { class: "lf-line" });
-  view.panels.append(h("div", { class: "lf-panel" }, h("p", { text: "FLOPs of one forward pass over the context" }), stack, note), work.node, memory.node);
+  view.panels.append(h("div", { class: "lf-panel cc-all" }, h("p", { text: "FLOPs of one forward pass over the context" }), stack, note), work.node, memory.node);
 
   const toX = (n) => LEFT + ((W - LEFT - RIGHT) * (Math.log2(n) - 4)) / 17;
-  function plot(part, curves, meeting, now, unit) {
-    const values = Object.values(curves).flatMap((curve) => [curve(16), curve(2 ** 21)]);
-    const low = Math.floor(Math.log10(Math.min(...values))), high = Math.ceil(Math.log10(Math.max(...values)));
-    const toY = (value) => TOP + (H - TOP - BOTTOM) * (1 - (Math.log10(value) - low) / (high - low));
+  function plot(part, curves, meeting, now, base, name) {
+    const values = Object.values(curves).flatMap((curve) => [curve(16), curve(2 ** 21)]), log = (value) => Math.log(value) / Math.log(base);
+    const low = Math.floor(log(Math.min(...values))), high = Math.ceil(log(Math.max(...values)));
+    const toY = (value) => TOP + (H - TOP - BOTTOM) * (1 - (log(value) - low) / (high - low));
     part.left.replaceChildren();
     for (let power = low; power <= high; power += Math.max(1, Math.round((high - low) / 5)))
-      part.left.append(s("line", { class: "lf-axis", x1: LEFT, x2: W - RIGHT, y1: toY(10 ** power), y2: toY(10 ** power) }),
-        s("text", { class: "lf-tick", x: LEFT - 4, y: toY(10 ** power) + 4, "text-anchor": "end", text: `${10 ** (((power % 3) + 3) % 3)} ${["", "k", "M", "G", "T", "P", "E"][Math.floor(power / 3)] ?? ""}${unit}` }));
+      part.left.append(s("line", { class: "lf-axis", x1: LEFT, x2: W - RIGHT, y1: toY(base ** power), y2: toY(base ** power) }),
+        s("text", { class: "lf-tick", x: LEFT - 4, y: toY(base ** power) + 4, "text-anchor": "end", text: name(base ** power) }));
     part.ticks.replaceChildren(...[["64", 64], ["1k", 2 ** 10], ["16k", 2 ** 14], ["256k", 2 ** 18], ["2M", 2 ** 21]].map(([text, n]) =>
       s("text", { class: "lf-tick", x: toX(n), y: H - BOTTOM + 15, "text-anchor": "middle", text })));
     const steps = Array.from({ length: 35 }, (_, i) => 2 ** (4 + i / 2));
     for (const [key, curve] of Object.entries(curves)) {
       set(part.paths[key].path, { d: `M${steps.map((n) => `${toX(n).toFixed(1)} ${toY(curve(n)).toFixed(1)}`).join("L")}` });
-      const end = toY(curve(2 ** 21)), flat = curve(16) === curve(2 ** 21);
-      set(part.paths[key].text, { y: Math.min(H - BOTTOM - 6, Math.max(TOP + 12, flat ? end + 15 : end - 6)), x: flat ? W - RIGHT - 3 : W - RIGHT - 24 });
+      const flat = curve(16) === curve(2 ** 21), at = flat ? 16 : 2 ** 9; // the flat line is named above its beginning, the other below
+      set(part.paths[key].text, { x: toX(at) + 4, y: toY(curve(at)) + (flat ? -6 : 18) });
     }
     set(part.here, { x1: toX(now), x2: toX(now) });
     const inside = meeting >= 16 && meeting <= 2 ** 21;
@@ -127,9 +134,9 @@ function render({ model, el }) {
       number.textContent = `${flops(counts[key])}, ${share >= 10 ? Math.round(share) : share.toFixed(1)} %`;
     }
     const n = BigInt(now.context), one = (counts.token - BigInt(now.layers) * 4n * BigInt(now.heads * now.dim_head) * n), pair = Number(now.layers * 4 * now.heads * now.dim_head);
-    plot(work, { products: (x) => pair * x, rest: () => Number(one) }, Number(one) / pair, now.context, "");
+    plot(work, { products: (x) => pair * x, rest: () => Number(one) }, Number(one) / pair, now.context, 10, (count) => round(count, 1000, ["", "k", "M", "G", "T", "P", "E"]));
     const each = Number(counts.cache / n);
-    plot(memory, { cache: (x) => each * x, weights: () => Number(counts.weights) }, Number(counts.full), now.context, "B");
+    plot(memory, { cache: (x) => each * x, weights: () => Number(counts.weights) }, Number(counts.full), now.context, 32, (count) => `${round(count, 1024, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])}B`);
 
     preset.show(now.preset);
     context.show(now.context);

@@ -12,6 +12,6 @@ READING: list[Callable[[Chapter], list[Finding]]] = [
     reading.time, reading.abilities,
     hygiene.downloads, hygiene.quiet, hygiene.seeded, hygiene.torch_aside,
     twins.twins,
-    sync.compared, sync.in_sync, sync.executed, sync.clean, sync.figures,
+    sync.compared, sync.in_sync, sync.executed, sync.refused, sync.clean, sync.figures,
 ]
 RUNNING: list[Callable[[Chapter], list[Finding]]] = [script.runs_as_script]

@@ -76,6 +76,20 @@ def executed(chapter: Chapter) -> list[Finding]:
     return found
 
 
+def refused(chapter: Chapter) -> list[Finding]:
+    """Each exercise's check says of the unsolved stub that it is not attempted, in the output that nbval compares."""
+    nb = chapters.read_notebook(chapter)
+    found = []
+    for index, cell in enumerate(nb.cells if nb else []):
+        if "ex-check" not in tags(cell):
+            continue
+        said = "".join(out.text for out in cell.outputs if out.output_type == "stream")
+        if "not attempted" not in said or "nbval-ignore-output" in tags(cell):
+            found.append(Finding(f"chapters/{chapter.name}.ipynb {chapters.describe(nb, index)}",
+                                 f"says {said.strip()[:80]!r} of the unsolved stub, or is not compared", "check(f) comes right after the stub"))
+    return found
+
+
 def clean(chapter: Chapter) -> list[Finding]:
     """The notebook is small and holds nothing of the machine that executed it."""
     if not chapter.notebook.exists():

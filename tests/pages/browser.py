@@ -185,12 +185,16 @@ def visit(chromium, base: str, page: str, width: int, modes=MODES) -> dict[str, 
     The first colour mode is checked in full; switching to another changes colours only, so there the
     measurements are not repeated and axe runs the rules about colour.
     """
+    from playwright.sync_api import TimeoutError as Late
+
     seen = {mode: Findings() for mode in modes}
     with opened(chromium, base, page, width, modes[0], seen[modes[0]]) as tab:
         tab.evaluate(OPEN_DETAILS)
         for mode, found in seen.items():
             tab.emulate_media(color_scheme=mode,
                                    reduced_motion="reduce")  # no colour is caught half way
+            with contextlib.suppress(Late):  # a busy machine is late; a page that never follows is found below
+                tab.wait_for_function("(mode) => document.documentElement.dataset.theme === mode", arg=mode, timeout=5000)
             settle(tab)
             found.theme = tab.evaluate("document.documentElement.dataset.theme ?? ''")
             if mode == modes[0]:

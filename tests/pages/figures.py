@@ -90,10 +90,25 @@ def cost_calculator(rng: np.random.Generator) -> widgets.CostCalculator:
                                   bytes_per_number=int(rng.choice([1, 2, 4])), causal=bool(rng.integers(2)), shape=shape, caption="A caption.")
 
 
+def pattern_explorer(rng: np.random.Generator) -> widgets.PatternExplorer:
+    """Any parts together, all switched off among them; blocks that divide the length or not; steps that double."""
+    from attnlib.widgets.pattern_explorer import BLOCKS, FLAGS, LIMITS, PATTERNS
+
+    parts = {}
+    if rng.integers(4):
+        parts = {name: bool(rng.integers(2)) for name in FLAGS} | {
+            name: int(rng.integers(least, most + 1)) for name, (least, most) in LIMITS.items()}
+    seq = 4 * int(rng.integers(2, 65))
+    return widgets.PatternExplorer(
+        str(rng.choice(list(PATTERNS))), seq=seq, block=int(rng.choice(BLOCKS)), depth=int(rng.integers(1, 9)),
+        query=int(rng.integers(seq)), parts=parts, caption="A caption.")
+
+
 FIGURES: dict[str, Callable[[np.random.Generator], Figure]] = {
     "attention_explorer": attention_explorer,
     "cost_calculator": cost_calculator,
     "flash_stepper": flash_stepper,
+    "pattern_explorer": pattern_explorer,
     "score_geometry": score_geometry,
     "softmax_explorer": softmax_explorer,
 }

@@ -88,7 +88,12 @@ def whole_sentence(rng: np.random.Generator) -> widgets.FlashStepper:
     return widgets.FlashStepper(rng.normal(size=(15, 15)), rng.normal(size=(15, 32)), tokens, dim_head=32, tile_q=4, tile_k=2)
 
 
-LARGE = {"attention_explorer": all_heads, "flash_stepper": whole_sentence}  # where a random state may be smaller than what the book shows
+def longest_text(rng: np.random.Generator) -> widgets.PatternExplorer:
+    """256 tokens, eight layers, most parts at once: what takes longest to draw."""
+    return widgets.PatternExplorer("Longformer (2004.05150)", seq=256, block=1, depth=8, parts={"blocks": True, "dilated": True})
+
+
+LARGE = {"attention_explorer": all_heads, "flash_stepper": whole_sentence, "pattern_explorer": longest_text}  # where a random state may be smaller than what the book shows
 
 
 def main() -> int:
