@@ -392,7 +392,7 @@ def test_without_storage_boxes_work_for_the_visit(chromium, base: str, fails: st
              " if (String(key).startsWith('can-do:')) throw new DOMException('planted', 'SecurityError'); return theirs.call(this, key, ...rest); }}")
     if fails == "localStorage":  # as where a reader has forbidden it; the theme's own scripts complain, so give them one that keeps nothing
         plant = ("Object.defineProperty(window, 'localStorage', {get: () => {"
-                 " if (/progress[.]mjs/.test(new Error().stack)) throw new DOMException('planted', 'SecurityError'); return {getItem: () => null, setItem() {}}; }})")
+                 " if (/progress[.]mjs/.test(new Error().stack)) throw new DOMException('planted', 'SecurityError'); return {getItem: () => null, setItem() {}, removeItem() {}}; }})")
     with reader(chromium, base) as (open_, said):
         tab = open_("404")
         tab.add_init_script(plant.format(fails) if fails != "localStorage" else plant)
