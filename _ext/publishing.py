@@ -180,9 +180,11 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     first = f"{root}.html"
     about = f'\n<link rel="canonical" href="{found.page(first)}" />' + card(
         app, app.config.html_title, first_sentences(app.env.get_doctree(root)), found.page(first)) if found.site else ""
+    icon = app.config.html_favicon  # without one, browsers ask the host's top folder for theirs
+    icon = f'\n<link rel="icon" href="_static/{Path(icon).name}" />' if icon else ""
     (out / "index.html").write_text(
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n<title>{html.escape(app.config.html_title)}</title>\n'
-        f'<meta http-equiv="refresh" content="0; url={first}" />{about}\n</head>\n'
+        f'<meta http-equiv="refresh" content="0; url={first}" />{icon}{about}\n</head>\n'
         f'<body><p><a href="{first}">{html.escape(app.config.html_title)}</a></p></body>\n</html>\n', "utf-8")
 
 
