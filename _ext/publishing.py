@@ -160,12 +160,15 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
                                          f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{listed}</urlset>\n', "utf-8")
         robots += f"\nSitemap: {found.page('sitemap.xml')}\n"
     (out / "robots.txt").write_text(robots, "utf-8")
-    first, about_the_book = f"{root}.html", description(app, root, app.env.get_doctree(root))
-    about = f'\n<meta name="description" content="{html.escape(about_the_book)}" />' + (f'\n<link rel="canonical" href="{found.page(first)}" />' + card(
-        app, app.config.html_title, about_the_book, found.page(first)) if found.site else "")
+    first, says = f"{root}.html", description(app, root, app.env.get_doctree(root))
+    about = f'\n<meta name="description" content="{html.escape(says)}" />'
+    if found.site:
+        about += f'\n<link rel="canonical" href="{found.page(first)}" />' + card(app, app.config.html_title, says, found.page(first))
+    icon = app.config.html_favicon  # without one, browsers ask the host's top folder for theirs
+    icon = f'\n<link rel="icon" href="_static/{Path(icon).name}" />' if icon else ""
     (out / "index.html").write_text(
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n<title>{html.escape(app.config.html_title)}</title>\n'
-        f'<meta http-equiv="refresh" content="0; url={first}" />{about}\n</head>\n'
+        f'<meta http-equiv="refresh" content="0; url={first}" />{icon}{about}\n</head>\n'
         f'<body><p><a href="{first}">{html.escape(app.config.html_title)}</a></p></body>\n</html>\n', "utf-8")
 
 

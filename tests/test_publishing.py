@@ -39,6 +39,12 @@ def test_nothing_ties_the_site_to_one_place(site: Build):
     assert (site.html / ".nojekyll").exists()
 
 
+def test_the_redirection_has_an_icon_of_its_own(site: Build):
+    """Otherwise a browser may ask for one at the host's top, which is not ours."""
+    icon = re.search(r'<link rel="icon" href="([^"]+)"', (site.html / "index.html").read_text(encoding="utf-8"))
+    assert icon and (site.html / icon[1]).is_file()
+
+
 def test_pages_under_a_sub_path(chromium, under: str):
     """From the title page by the links a reader follows: next, formulas, pictures, the notebook, previous."""
     found, notation = Findings(), Findings()
