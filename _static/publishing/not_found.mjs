@@ -32,7 +32,7 @@
   const root = await find();
   if (root) {
     page.dataset.content_root = root;  // Sphinx's search asks for this
-    const loaded = [];
+    const loaded = [], styles = [];
     const wait = (element) => loaded.push(new Promise((done) => { element.onload = element.onerror = done; }));
     for (const element of document.querySelectorAll("[data-address]")) {
       const { attribute, address } = element.dataset;
@@ -45,10 +45,15 @@
         element.replaceWith(script);
         continue;
       }
-      if (element.localName === "link" && element.rel === "stylesheet") wait(element);
+      if (element.localName === "link" && element.rel === "stylesheet") {
+        wait(element);
+        element.media = "not all"; // they come in any order and must apply at once: half of them would ask for what the others spare
+        styles.push(element);
+      }
       element.setAttribute(attribute, root + address);
     }
     await Promise.all(loaded);
+    for (const style of styles) style.removeAttribute("media");
   }
   page.style.visibility = "";
 })();
