@@ -1,0 +1,238 @@
+// Make one document of the built site's pages, inside the browser that will print it. No library; everything comes from the site.
+// tools/pdf.py opens an empty page at the site's address and calls what is exported here, in this order:
+// assemble (all pages in one), typeset (formulas, figures), fit (what is wider than the paper), number (page numbers, once known).
+
+const make = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+};
+const words = (element) => element.textContent.replace(/\s+/g, " ").trim();
+const slug = (address) => new URL(address).pathname.replace(/\.html$/, "").replace(/[^A-Za-z0-9]+/g, "-").replace(/^-+|-+$/g, "");
+const pageOf = (id) => make("span", { class: "page-of", "data-of": id }, "000");
+
+async function load(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`The site has no page ${address}`);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  page.address = address.split("#")[0];
+  return page;
+}
+
+/** The parts of the book with their pages, as the site's own menu lists them; what stands before the first caption is the root. */
+function contents(root) {
+  const parts = [{ title: "", pages: [root.address] }];
+  for (const entry of root.querySelectorAll("nav.bd-links :is(p.caption, li.toctree-l1 > a)")) {
+    if (entry.matches("p.caption")) parts.push({ title: words(entry), pages: [] });
+    else if (entry.getAttribute("href") !== "#") parts.at(-1).pages.push(new URL(entry.getAttribute("href"), root.address).href);
+  }
+  return parts;
+}
+
+/** What only a screen needs, and what marks a place on a page that has no other. */
+function strip(article) {
+  for (const screen of article.querySelectorAll(".headerlink, button.copybtn, .sd-summary-state-marker, script, style, noscript")) screen.remove();
+  for (const details of article.querySelectorAll("details")) details.open = true;
+  // A chapter's own class that keeps MathJax out of the text is right, and its formulas have theirs.
+  for (const link of article.querySelectorAll("a[title]")) link.removeAttribute("title");
+}
+
+/** Names are unique on a page only: in the book each gets its page's name in front, and links point to that. */
+function rename(article, page, inside, outside, problems) {
+  const own = slug(page.address);
+  for (const named of article.querySelectorAll("[id]")) named.id = `${own}--${named.id}`;
+  for (const attribute of ["for", "aria-labelledby", "aria-describedby", "aria-controls"])
+    for (const user of article.querySelectorAll(`[${attribute}]`)) user.setAttribute(attribute, `${own}--${user.getAttribute(attribute)}`);
+  for (const picture of article.querySelectorAll("img[src]")) picture.setAttribute("src", new URL(picture.getAttribute("src"), page.address).href);
+  for (const link of article.querySelectorAll("a[href]")) {
+    const target = new URL(link.getAttribute("href"), page.address);
+    const address = target.href.split("#")[0];
+    if (target.origin !== location.origin) continue;
+    if (inside.has(address)) {
+      const name = decodeURIComponent(target.hash.slice(1));
+      link.setAttribute("href", `#${slug(address)}${name ? `--${name}` : ""}`);
+      if (address !== page.address && /\/chapters\//.test(address) && !/\/chapters\/.*#/.test(link.dataset.plain ?? "")) link.classList.add("elsewhere");
+    } else if (outside) link.setAttribute("href", new URL(target.pathname.slice(1) + target.hash, outside).href);
+    else link.replaceWith(...link.childNodes); // a page that is not printed, of a site that has no address
+  }
+  return problems;
+}
+
+/** Solutions go to the back of the book; in their place stands the page where they are. */
+function takeSolutions(section, chapter, solutions) {
+  const found = [];
+  let exercise = null;
+  for (const element of section.querySelectorAll("div.admonition.exercise, div.cell.tag_ex-solution")) {
+    if (element.matches(".exercise")) { exercise = element; continue; }
+    if (!exercise) continue;
+    exercise.id ||= `${section.id}--exercise-${found.length + 1}`;
+    const id = `solution--${exercise.id}`;
+    element.replaceWith(make("p", { class: "to-solution" }, make("a", { href: `#${id}` }, "A solution is on page ", pageOf(id), ".")));
+    const title = words(exercise.querySelector(".admonition-title"));
+    element.querySelectorAll("summary").forEach((line) => line.remove());
+    element.classList.remove("tag_ex-solution");
+    found.push(make("div", { class: "solution", id },
+      make("p", { class: "solution-title" }, title, " ", make("a", { href: `#${exercise.id}` }, "page ", pageOf(exercise.id))), element));
+    exercise = null;
+  }
+  if (found.length) solutions.push(make("section", {}, make("h2", {}, chapter), ...found));
+}
+
+const heading = (id, title) => make("section", { class: "part", id }, make("h1", {}, title));
+const quoted = (text) => `"${text.replace(/[\\"]/g, "\\$&").replace(/\n/g, " ")}"`;
+/** Page numbers outside, the book's title on left pages and the chapter's on right ones: pages of one name share them. */
+const running = (name, left, right) => `
+  @page ${name}:left { @top-left { content: counter(page) } @top-center { content: ${quoted(left)} } }
+  @page ${name}:right { @top-right { content: counter(page) } @top-center { content: ${quoted(right)} } }
+  .in-${name} { page: ${name} }`;
+
+export async function assemble({ skip, subtitle, imprint }) {
+  const root = await load(new URL("intro.html", location.href).href).catch(() => load(new URL("index.html", location.href).href));
+  const parts = contents(root)
+    .map((part) => ({ ...part, pages: part.pages.filter((address) => !skip.some((start) => new URL(address).pathname.startsWith(`/${start}`))) }))
+    .filter((part) => part.pages.length);
+  const inside = new Set(parts.flatMap((part) => part.pages));
+  const outside = root.querySelector("link[rel=canonical]")?.href.replace(/[^/]*$/, "");
+  const pages = new Map();
+  for (const address of inside) pages.set(address, address === root.address ? root : await load(address));
+
+  // The site's own look, each sheet once, then the book's.
+  const sheets = new Set([...pages.values()].flatMap((page) =>
+    [...page.querySelectorAll("link[rel=stylesheet]")].map((link) => new URL(link.getAttribute("href"), page.address).href)));
+  const loaded = [...sheets, new URL("/--/pdf.css", location.href).href].map((href) => new Promise((done, failed) => {
+    const link = make("link", { rel: "stylesheet", href });
+    link.onload = done;
+    link.onerror = () => failed(new Error(`no style ${href}`));
+    document.head.append(link);
+  }));
+  await Promise.all(loaded);
+
+  const title = words(root.querySelector("h1") ?? root.querySelector("title"));
+  document.title = title;
+  const toc = [], solutions = [], styles = [], book = make("main", { class: "bd-content" });
+  for (const [number, part] of parts.entries()) {
+    if (part.title) {
+      const id = `part-${number}`;
+      book.append(heading(id, part.title));
+      toc.push({ id, title: part.title, level: 0 });
+    }
+    for (const address of part.pages) {
+      const page = pages.get(address), article = document.adoptNode(page.querySelector("article"));
+      strip(article);
+      rename(article, page, inside, outside);
+      const section = make("div", { class: "chapter bd-article-container", id: slug(address) }, article), h1 = article.querySelector("h1");
+      const name = address === root.address ? "About this book" : words(h1);
+      if (address === root.address) h1.textContent = name;
+      const style = `p${styles.length}`;
+      section.classList.add(`in-${style}`);
+      styles.push(running(style, title, name.replace(/^(\d+)\. /, "$1  ")));
+      toc.push({ id: section.id, title: name, level: 1 });
+      for (const h2 of article.querySelectorAll("h2")) {
+        const id = h2.closest("section[id]")?.id;
+        if (id) toc.push({ id, title: words(h2), level: 2 });
+      }
+      takeSolutions(section, name, solutions);
+      book.append(section);
+    }
+  }
+  if (solutions.length) {
+    const back = make("div", { class: "chapter bd-article-container in-solutions", id: "solutions" },
+      make("article", { class: "bd-article" }, make("h1", {}, "Solutions"),
+        make("p", {}, "One way of many for each exercise, kept away from the chapters so that nobody reads one in passing."), ...solutions));
+    styles.push(running("solutions", title, "Solutions"));
+    toc.push({ id: "solutions", title: "Solutions", level: 1 });
+    for (const section of back.querySelectorAll("section")) {
+      section.id = `solutions--${toc.length}`;
+      toc.push({ id: section.id, title: words(section.querySelector("h2")), level: 2 });
+    }
+    book.append(back);
+  }
+  const front = make("section", { class: "title-page" },
+    make("div", {}, make("h1", {}, title), make("p", { class: "subtitle" }, subtitle)), make("p", { class: "author" }, imprint.author),
+    make("p", { class: "imprint" }, ...imprint.lines.flatMap((line) => [line, make("br")])));
+  const list = make("nav", { class: "contents in-contents", id: "contents" }, make("h1", {}, "Contents"),
+    ...toc.map((entry) => make("a", { class: `level-${entry.level}`, href: `#${entry.id}` },
+      make("span", { class: "entry" }, entry.title), make("i"), pageOf(entry.id))));
+  styles.push(running("contents", title, "Contents"));
+  document.head.append(make("style", {}, styles.join("\n")));
+  document.body.append(front, list, book);
+  for (const link of book.querySelectorAll("a.elsewhere")) link.after(make("span", { class: "on-page" }, " p. ", pageOf(link.hash.slice(1))));
+
+  const lost = [...document.querySelectorAll("a[href^='#']")].filter((link) => !document.getElementById(link.getAttribute("href").slice(1)));
+  const math = [...pages.values()].map((page) => [...page.querySelectorAll("script")]).find((all) => all.some((one) => /mathjax/.test(one.src)));
+  return {
+    title, toc, pages: [...inside], problems: lost.map((link) => `a link to ${link.getAttribute("href")} leads nowhere (“${words(link)}”)`),
+    mathjax: math ? {
+      config: math.find((one) => /window\.MathJax\s*=/.test(one.textContent))?.textContent ?? "",
+      script: new URL(math.find((one) => /mathjax/.test(one.src)).getAttribute("src"), root.address).pathname.replace(/^.*(?=_static)/, "/"),
+    } : null,
+  };
+}
+
+/** Formulas by the site's MathJax; figures that answer as they stand before anyone touches them; then wait for pictures and fonts. */
+export async function typeset(mathjax) {
+  if (mathjax) {
+    document.head.append(make("script", {}, mathjax.config));
+    window.MathJax ??= {};
+    // The hidden MathML is for screen readers of a page; in a PDF it would be a second, invisible copy of every formula.
+    window.MathJax.options = { ...window.MathJax.options, enableAssistiveMml: false, menuOptions: { settings: { assistiveMml: false } } };
+    await new Promise((done, failed) => {
+      const script = make("script", { src: mathjax.script });
+      script.onload = done;
+      script.onerror = () => failed(new Error(`no MathJax at ${mathjax.script}`));
+      document.head.append(script);
+    });
+    await window.MathJax.startup.promise;
+    for (const item of window.MathJax.startup.document.math) {
+      item.typesetRoot?.setAttribute("role", "img");
+      item.typesetRoot?.setAttribute("aria-label", item.math.trim());
+    }
+  }
+  const loader = "/_static/live-figures/load.mjs";
+  if (document.querySelector("figure.live-figure[data-figure]")) await import(loader);
+  await Promise.all([...document.images].map((picture) => picture.decode().catch(() => { throw new Error(`no picture ${picture.src}`); })));
+  await document.fonts.ready;
+  return { errors: [...document.querySelectorAll("mjx-merror")].map((error) => `MathJax: ${error.textContent}`) };
+}
+
+/** In the width of the paper: long lines of code hang below their first, formulas and tables shrink; say what still sticks out. */
+export function fit() {
+  for (const pre of document.querySelectorAll(".highlight pre")) {
+    const lines = pre.innerHTML.replace(/^<span><\/span>/, "").replace(/\n$/, "").split("\n");
+    if (!pre.textContent.split("\n").some((line) => line.length > 80)) continue;
+    pre.innerHTML = lines.map((line) => {
+      const plain = line.replace(/<[^>]*>/g, "");
+      const hang = plain.length - plain.trimStart().length + 4;
+      return `<span class="line" style="padding-left:${hang}ch;text-indent:-${hang}ch">${line || " "}\n</span>`;
+    }).join("");
+  }
+  const small = [];
+  for (const box of document.querySelectorAll("mjx-container[display='true'], article table, mjx-container:not([display])")) {
+    const room = box.parentElement.closest("p, li, dd, div, td, th, section, figure, h1, h2, h3, nav, main").clientWidth;
+    const wide = box.matches("table") ? box.getBoundingClientRect().width : (box.firstElementChild ?? box).getBoundingClientRect().width;
+    if (wide <= room + 1 || room === 0) continue;
+    const scale = Math.max(0.5, room / wide);
+    box.style.zoom = scale;
+    if (scale < 0.7) small.push(`a ${box.tagName.toLowerCase()} at ${Math.round(100 * scale)} % in ${box.closest(".chapter")?.id}`);
+  }
+  const edge = document.documentElement.clientWidth, out = [];
+  for (const element of document.querySelectorAll("main *, nav *")) {
+    if (element.closest("svg, .lf-spoken, .lf-hidden, .sr-only, .visually-hidden")) continue;
+    const box = element.getBoundingClientRect();
+    if (box.width && box.right > edge + 2)
+      out.push(`<${element.tagName.toLowerCase()} class="${element.className}"> ends at ${Math.round(box.right)} of ${edge} px in ${element.closest(".chapter")?.id}: ${words(element).slice(0, 50)}`);
+  }
+  return { small, out };
+}
+
+/** Write each page number where its name is asked for; say which are still unknown. */
+export function number(pages) {
+  const unknown = [];
+  for (const place of document.querySelectorAll(".page-of")) {
+    const page = pages[place.dataset.of];
+    if (page) place.textContent = page;
+    else unknown.push(place.dataset.of);
+  }
+  return unknown;
+}

@@ -1,0 +1,279 @@
+"""Print the whole book from the built site into one PDF, `_build/book.pdf`.
+
+    python -m tools.pdf                      build the site if anything changed, then print it (A4)
+    python -m tools.pdf --paper letter       on American paper
+    python -m tools.pdf --site DIR --out F   print a site that is there already
+
+All pages become one document, which Chromium prints at once: links between chapters work inside the file, fonts and formulas are
+embedded once, and page numbers run through. It is printed at least twice: where each chapter, section and solution begins is read
+from the result, written into the table of contents, and printed again until nothing moves. The file is then checked against its
+own text, and replaces an older one only if it is right. No server, no other host: the browser's requests are answered from the
+site's folder, and any other ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import mimetypes
+import os
+import re
+import shutil
+import sys
+import time
+import unicodedata
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from tools import site as whole_site
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+OUT = ROOT / "_build" / "book.pdf"
+ORIGIN = "http://book.invalid/"  # nobody's: every request to it is answered from the site's folder
+AUTHOR = "the contributors"
+SUBTITLE = "Every idea built in small cells, run on a real model, broken once on purpose"
+# Left out: what is of use with a search field or a checkout beside it only.
+SKIP = ("appendix/api", "appendix/publishing", "appendix/instructors")
+# Millimetres: the paper, and the text's width, which is the paper less the margins in pdf.css.
+PAPERS = {"a4": ("A4", 210.0, 297.0), "letter": ("letter", 215.9, 279.4)}
+MARGINS = 52.0
+PX = 96 / 25.4  # CSS pixels in a millimetre
+FONTS = {"SourceSerif": ("font_source_serif_pro", "files"), "SourceSans": ("font_source_sans_pro", "files"),
+         "IBMPlexMono": ("fontpkg_ibm_plex_mono", "files")}
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
+PASSES = 5
+MINUTES = 10
+
+
+class Unprintable(Exception):
+    """The book cannot be printed, or what was printed is wrong; the message says why."""
+
+
+def find_chromium() -> str:
+    """The path of the system's Chromium."""
+    named = os.environ.get("CHROMIUM")
+    found = named if named and Path(named).exists() else None
+    if not named:
+        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not found:
+        raise Unprintable(f"There is no Chromium{' at ' + named if named else ''}. Printing needs it: install the package chromium, or set "
+                          "CHROMIUM to its path.")
+    return found
+
+
+def needed() -> None:
+    """Complain in one sentence about what is not installed."""
+    packages = ("playwright", "pypdf", *(package for package, _ in FONTS.values()))
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Unprintable(f"Printing needs {', '.join(missing)}, of the test section of requirements.txt: `make pdf` installs it.")
+
+
+def font(name: str) -> Path | None:
+    """The file of a font that pdf.css asks for, in the package that brings it."""
+    for start, (package, folder) in FONTS.items():
+        if name.startswith(start):
+            return Path(importlib.util.find_spec(package).origin).parent / folder / name
+    return None
+
+
+def answer(html: Path, refused: list[str]):
+    """A function that answers the browser's requests from the site's folder, and notes those it cannot answer."""
+    own = {"/": b"<!DOCTYPE html><html><head></head><body></body></html>", "/--/pdf.css": HERE / "pdf.css", "/--/pdf.mjs": HERE / "pdf.mjs"}
+    root = html.resolve()
+
+    def respond(route) -> None:
+        url = urlsplit(route.request.url)
+        path = unquote(url.path)
+        held = own.get(path)
+        if held is None:
+            held = font(path.removeprefix("/--/fonts/")) if path.startswith("/--/fonts/") else (root / path.lstrip("/")).resolve()
+        inside = isinstance(held, bytes) or held is not None and held.is_file() and (not path.startswith("/_") or held.is_relative_to(root))
+        if not route.request.url.startswith(ORIGIN) or not inside:
+            refused.append(route.request.url)
+            route.abort()
+            return
+        kind = "text/html" if isinstance(held, bytes) else "text/javascript" if held.suffix == ".mjs" else mimetypes.guess_type(held.name)[0]
+        route.fulfill(body=held if isinstance(held, bytes) else held.read_bytes(), content_type=kind or "application/octet-stream")
+
+    return respond
+
+
+def places(pdf: bytes) -> dict[str, int]:
+    """The page, counted from 1, of every name that a link of the PDF points to."""
+    from pypdf import PdfReader
+
+    reader = PdfReader(io.BytesIO(pdf))
+    number = {page.indirect_reference.idnum: index for index, page in enumerate(reader.pages, start=1)}
+    return {unquote(name.lstrip("/")): number[where["/Page"].idnum] for name, where in reader.named_destinations.items()
+            if hasattr(where["/Page"], "idnum")}
+
+
+def plain(text: str) -> str:
+    """Letters and digits alone: PDF text has its own spaces, hyphens and ligatures."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text)).lower()
+
+
+def check(pdf: bytes, toc: list[dict], pages: dict[str, int]) -> list[str]:
+    """Compare the contents with the PDF's own text: each heading is on its page, and each entry shows that page's number."""
+    from pypdf import PdfReader
+
+    reader = PdfReader(io.BytesIO(pdf))
+    texts = [page.extract_text() for page in reader.pages]
+    first = min((pages[entry["id"]] for entry in toc if entry["id"] in pages), default=1)
+    printed = plain("".join(texts[: first - 1]))
+    faults, after = [], 0
+    for entry in toc:
+        page = pages.get(entry["id"])
+        if page is None:
+            faults.append(f"“{entry['title']}” has no place in the PDF")
+            continue
+        if plain(entry["title"]) not in plain(texts[page - 1]):
+            faults.append(f"“{entry['title']}” is not on page {page}")
+        found = printed.find(plain(entry["title"]) + str(page), after)
+        if found < 0:
+            faults.append(f"the contents do not give page {page} for “{entry['title']}”")
+        else:
+            after = found + 1
+    faults += [f"page {number} is empty" for number, (text, page) in enumerate(zip(texts, reader.pages, strict=True), start=1)
+               if not text.strip() and not page.images]
+    return faults
+
+
+def finish(pdf: bytes, toc: list[dict], title: str) -> bytes:
+    """Add the outline, the title, the author and how a viewer opens the file."""
+    from pypdf import PdfReader, PdfWriter
+    from pypdf.generic import BooleanObject, DictionaryObject, Fit, NameObject, TextStringObject
+
+    reader = PdfReader(io.BytesIO(pdf))
+    names = {unquote(name.lstrip("/")): where for name, where in reader.named_destinations.items()}
+    numbers = places(pdf)
+    writer = PdfWriter(clone_from=reader)
+    parents: dict[int, object] = {}
+    for entry in [{"id": "contents", "title": "Contents", "level": 1}, *toc]:
+        level = entry["level"]
+        if entry["id"] not in numbers:
+            continue
+        above = next((parents[up] for up in range(level - 1, -1, -1) if up in parents), None)
+        if level == 1 and entry["id"] in ("contents", "intro", "index", "solutions"):
+            above = None
+        top = names[entry["id"]].get("/Top")
+        fit = Fit.xyz(left=0, top=float(top) + 4, zoom=0) if top is not None else Fit.fit()
+        parents[level] = writer.add_outline_item(entry["title"], numbers[entry["id"]] - 1, parent=above, fit=fit, is_open=level == 0)
+        for deeper in [known for known in parents if known > level]:
+            del parents[deeper]
+    writer.add_metadata({"/Title": title, "/Author": AUTHOR, "/Subject": SUBTITLE})
+    root = writer.root_object
+    root[NameObject("/Lang")] = TextStringObject("en-GB")
+    root[NameObject("/PageMode")] = NameObject("/UseOutlines")
+    root[NameObject("/ViewerPreferences")] = DictionaryObject({NameObject("/DisplayDocTitle"): BooleanObject(True)})
+    made = io.BytesIO()
+    writer.write(made)
+    return made.getvalue()
+
+
+def say(began: float, text: str) -> None:
+    print(f"    {time.monotonic() - began:4.0f} s  {text}", flush=True)
+
+
+def book(html: Path, paper: str = "a4", skip: tuple[str, ...] = SKIP) -> tuple[bytes, dict]:
+    """Print the site in `html`; return the PDF and what is known about it: its contents and on which page each begins."""
+    needed()
+    chromium = find_chromium()
+    from playwright.sync_api import Error, sync_playwright
+
+    if not (html / "index.html").is_file():
+        raise Unprintable("There is no built site to print: `make site`.")
+    size, width, height = PAPERS[paper]
+    began = time.monotonic()
+    year = datetime.now(UTC).year
+    imprint = {"author": AUTHOR, "lines": [
+        f"© {year} the contributors. MIT licence.",
+        "Printed from the online edition. Predictions are answered where they are asked; solutions of exercises are at the end. Interactive "
+        "figures show their first state. In the file, the contents and every reference are links."]}
+    refused: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        try:
+            # The width of the text on paper, so that what is measured is what is printed.
+            tab = browser.new_page(viewport={"width": round((width - MARGINS) * PX), "height": round(height * PX)}, color_scheme="light",
+                                   reduced_motion="reduce")
+            tab.set_default_timeout(MINUTES * 60_000)
+            tab.route("**/*", answer(html, refused))
+            tab.goto(ORIGIN)
+            tab.emulate_media(media="print", color_scheme="light")
+            tab.evaluate("(size) => { const html = document.documentElement; html.lang = 'en-GB'; html.dataset.theme = 'light'; "
+                         "html.style.setProperty('--paper', size) }", size)
+            tab.add_style_tag(content=f"@page {{ size: {size} }}")
+            facts = tab.evaluate("async (how) => { window.book = await import('/--/pdf.mjs'); return book.assemble(how) }",
+                                 {"skip": list(skip), "subtitle": SUBTITLE, "imprint": imprint})
+            say(began, f"{len(facts['pages'])} pages of the site are one document")
+            faults = facts["problems"] + tab.evaluate("(mathjax) => book.typeset(mathjax)", facts["mathjax"])["errors"]
+            say(began, "formulas and figures are drawn")
+            fitted = tab.evaluate("book.fit()")
+            faults += fitted["out"]
+            pages: dict[str, int] = {}
+            for turn in range(1, PASSES + 1):
+                tab.evaluate("(pages) => book.number(pages)", pages)
+                pdf = tab.pdf(prefer_css_page_size=True, print_background=True, tagged=True, outline=False)
+                found = places(pdf)
+                say(began, f"printed: {max(found.values(), default=0)} pages or more, {len(pdf) / 1e6:.1f} MB")
+                if found == pages:
+                    break
+                pages = found
+            else:
+                raise Unprintable(f"Page numbers still move after {PASSES} times.")
+        except Error as problem:
+            raise Unprintable(f"The browser stopped: {str(problem).splitlines()[0]}"
+                              + (f" It was refused {', '.join(refused[:3])}." if refused else "")) from problem
+        finally:
+            browser.close()
+    faults += [f"asked for {url}, which the site does not hold" for url in refused]
+    faults += check(pdf, facts["toc"], pages)
+    if faults:
+        raise Unprintable("The PDF is not right:\n    " + "\n    ".join(faults[:20]))
+    facts.update(small=fitted["small"], places=pages, passes=turn)
+    return finish(pdf, facts["toc"], facts["title"]), facts
+
+
+def write(pdf: bytes, out: Path) -> None:
+    """Replace the file at once, or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(out.name + ".part")
+    beside.write_bytes(pdf)
+    beside.replace(out)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.pdf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--paper", choices=PAPERS, default="a4")
+    parser.add_argument("--site", type=Path, help="a built site to print instead of the book's own")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    try:
+        needed()
+        find_chromium()  # before a minute is spent on building
+        if options.site is None and not whole_site.build():
+            return 1
+        print("Printing the book ...", flush=True)
+        pdf, facts = book(options.site or ROOT / "_build" / "html", options.paper)
+    except Unprintable as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    write(pdf, options.out)
+    from pypdf import PdfReader
+
+    for line in facts["small"]:
+        print(f"    small: {line}")
+    print(f"{options.out}: {len(PdfReader(io.BytesIO(pdf)).pages)} pages, {len(pdf) / 1e6:.1f} MB, {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
