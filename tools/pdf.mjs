@@ -12,6 +12,9 @@ const words = (element) => element.textContent.replace(/\s+/g, " ").trim();
 const slug = (address) => new URL(address).pathname.replace(/\.html$/, "").replace(/[^A-Za-z0-9]+/g, "-").replace(/^-+|-+$/g, "");
 const pageOf = (id) => make("span", { class: "page-of", "data-of": id }, "000");
 
+/** Kinds of words in code that print.css gives a look. */
+const COLOURED = new Set("k kc kd kn kr kt ow c c1 ch cm cs sd s s1 s2 sa sb se sf si".split(" "));
+
 async function load(address) {
   const answer = await fetch(address);
   if (!answer.ok) throw new Error(`The site has no page ${address}`);
@@ -34,7 +37,9 @@ function contents(root) {
 function strip(article) {
   for (const screen of article.querySelectorAll(".headerlink, button.copybtn, .sd-summary-state-marker, script, style, noscript")) screen.remove();
   for (const details of article.querySelectorAll("details")) details.open = true;
-  // A chapter's own class that keeps MathJax out of the text is right, and its formulas have theirs.
+  // Each element becomes one in the PDF's structure; words of code that look like their surroundings need none.
+  for (const word of article.querySelectorAll(".highlight span")) if (!COLOURED.has(word.className)) word.replaceWith(...word.childNodes);
+  article.normalize();
   for (const link of article.querySelectorAll("a[title]")) link.removeAttribute("title");
 }
 
@@ -127,10 +132,11 @@ export async function assemble({ skip, subtitle, imprint }) {
       const style = `p${styles.length}`;
       section.classList.add(`in-${style}`);
       styles.push(running(style, title, name.replace(/^(\d+)\. /, "$1  ")));
-      toc.push({ id: section.id, title: name, level: 1 });
+      const level = address === root.address ? 0 : 1;
+      toc.push({ id: section.id, title: name, level });
       for (const h2 of article.querySelectorAll("h2")) {
         const id = h2.closest("section[id]")?.id;
-        if (id) toc.push({ id, title: words(h2), level: 2 });
+        if (id) toc.push({ id, title: words(h2), level: level + 1 });
       }
       takeSolutions(section, name, solutions);
       book.append(section);
@@ -141,17 +147,17 @@ export async function assemble({ skip, subtitle, imprint }) {
       make("article", { class: "bd-article" }, make("h1", {}, "Solutions"),
         make("p", {}, "One way of many for each exercise, kept away from the chapters so that nobody reads one in passing."), ...solutions));
     styles.push(running("solutions", title, "Solutions"));
-    toc.push({ id: "solutions", title: "Solutions", level: 1 });
+    toc.push({ id: "solutions", title: "Solutions", level: 0 });
     for (const section of back.querySelectorAll("section")) {
       section.id = `solutions--${toc.length}`;
-      toc.push({ id: section.id, title: words(section.querySelector("h2")), level: 2 });
+      toc.push({ id: section.id, title: words(section.querySelector("h2")), level: 1 });
     }
     book.append(back);
   }
   const front = make("section", { class: "title-page" },
     make("div", {}, make("h1", {}, title), make("p", { class: "subtitle" }, subtitle)), make("p", { class: "author" }, imprint.author),
     make("p", { class: "imprint" }, ...imprint.lines.flatMap((line) => [line, make("br")])));
-  const list = make("nav", { class: "contents in-contents", id: "contents" }, make("h1", {}, "Contents"),
+  const list = make("nav", { class: "book-contents in-contents", id: "contents" }, make("h1", {}, make("a", { href: "#contents" }, "Contents")),
     ...toc.map((entry) => make("a", { class: `level-${entry.level}`, href: `#${entry.id}` },
       make("span", { class: "entry" }, entry.title), make("i"), pageOf(entry.id))));
   styles.push(running("contents", title, "Contents"));

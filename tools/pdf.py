@@ -46,6 +46,8 @@ FONTS = {"SourceSerif": ("font_source_serif_pro", "files"), "SourceSans": ("font
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
 PASSES = 5
+EDGE = 20.0  # points; printers leave about this much white, and nothing is set so near the paper's edge
+HEAD = 62.0  # points from the top; the running title is in them
 MINUTES = 10
 
 
@@ -67,7 +69,7 @@ def find_chromium() -> str:
 
 def needed() -> None:
     """Complain in one sentence about what is not installed."""
-    packages = ("playwright", "pypdf", *(package for package, _ in FONTS.values()))
+    packages = ("playwright", "pikepdf", "pypdfium2", *(package for package, _ in FONTS.values()))
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise Unprintable(f"Printing needs {', '.join(missing)}, of the test section of requirements.txt: `make pdf` installs it.")
@@ -103,14 +105,13 @@ def answer(html: Path, refused: list[str]):
     return respond
 
 
-def places(pdf: bytes) -> dict[str, int]:
-    """The page, counted from 1, of every name that a link of the PDF points to."""
-    from pypdf import PdfReader
+def places(pdf: bytes) -> dict[str, tuple[int, float]]:
+    """Where every name that a link of the PDF points to is: its page, counted from 1, and its height on it in points."""
+    import pikepdf
 
-    reader = PdfReader(io.BytesIO(pdf))
-    number = {page.indirect_reference.idnum: index for index, page in enumerate(reader.pages, start=1)}
-    return {unquote(name.lstrip("/")): number[where["/Page"].idnum] for name, where in reader.named_destinations.items()
-            if hasattr(where["/Page"], "idnum")}
+    with pikepdf.open(io.BytesIO(pdf)) as made:
+        number = {page.objgen: index for index, page in enumerate(made.pages, start=1)}
+        return {unquote(str(name).lstrip("/")): (number[where[0].objgen], float(where[3])) for name, where in made.Root.get("/Dests", {}).items()}
 
 
 def plain(text: str) -> str:
@@ -119,14 +120,26 @@ def plain(text: str) -> str:
 
 
 def check(pdf: bytes, toc: list[dict], pages: dict[str, int]) -> list[str]:
-    """Compare the contents with the PDF's own text: each heading is on its page, and each entry shows that page's number."""
-    from pypdf import PdfReader
+    """Compare the PDF with its own text: headings, the contents' and the margins' page numbers, what leaves the page, empty pages."""
+    import pypdfium2
 
-    reader = PdfReader(io.BytesIO(pdf))
-    texts = [page.extract_text() for page in reader.pages]
+    document = pypdfium2.PdfDocument(pdf)
+    texts, faults, after = [], [], 0
+    for number, page in enumerate(document, start=1):
+        held = page.get_textpage()
+        texts.append(held.get_text_range())
+        width, height = page.get_size()
+        boxes = [held.get_rect(index) for index in range(held.count_rects())]
+        outside = [box for box in boxes if box[0] < EDGE or box[2] > width - EDGE or box[1] < EDGE or box[3] > height - EDGE]
+        faults += [f"page {number}: “{held.get_text_bounded(*box).strip()[:40]}” is cut off or too near the edge" for box in outside[:2]]
+        if not boxes and not next(page.get_objects(), None):
+            faults.append(f"page {number} is empty")
+        top = held.get_text_bounded(bottom=height - HEAD)
+        outer = re.search(r"(\d+)\s*$" if number % 2 else r"^\s*(\d+)", top)
+        if top.strip() and (outer is None or outer[1] != str(number)):
+            faults.append(f"page {number} says “{top.strip()}” at its head")
     first = min((pages[entry["id"]] for entry in toc if entry["id"] in pages), default=1)
     printed = plain("".join(texts[: first - 1]))
-    faults, after = [], 0
     for entry in toc:
         page = pages.get(entry["id"])
         if page is None:
@@ -139,41 +152,31 @@ def check(pdf: bytes, toc: list[dict], pages: dict[str, int]) -> list[str]:
             faults.append(f"the contents do not give page {page} for “{entry['title']}”")
         else:
             after = found + 1
-    faults += [f"page {number} is empty" for number, (text, page) in enumerate(zip(texts, reader.pages, strict=True), start=1)
-               if not text.strip() and not page.images]
     return faults
 
 
-def finish(pdf: bytes, toc: list[dict], title: str) -> bytes:
-    """Add the outline, the title, the author and how a viewer opens the file."""
-    from pypdf import PdfReader, PdfWriter
-    from pypdf.generic import BooleanObject, DictionaryObject, Fit, NameObject, TextStringObject
+def finish(pdf: bytes, toc: list[dict], title: str, where: dict[str, tuple[int, float]]) -> bytes:
+    """Add the outline, the title, the author and how a viewer opens the file; pack it."""
+    import pikepdf
 
-    reader = PdfReader(io.BytesIO(pdf))
-    names = {unquote(name.lstrip("/")): where for name, where in reader.named_destinations.items()}
-    numbers = places(pdf)
-    writer = PdfWriter(clone_from=reader)
-    parents: dict[int, object] = {}
-    for entry in [{"id": "contents", "title": "Contents", "level": 1}, *toc]:
-        level = entry["level"]
-        if entry["id"] not in numbers:
-            continue
-        above = next((parents[up] for up in range(level - 1, -1, -1) if up in parents), None)
-        if level == 1 and entry["id"] in ("contents", "intro", "index", "solutions"):
-            above = None
-        top = names[entry["id"]].get("/Top")
-        fit = Fit.xyz(left=0, top=float(top) + 4, zoom=0) if top is not None else Fit.fit()
-        parents[level] = writer.add_outline_item(entry["title"], numbers[entry["id"]] - 1, parent=above, fit=fit, is_open=level == 0)
-        for deeper in [known for known in parents if known > level]:
-            del parents[deeper]
-    writer.add_metadata({"/Title": title, "/Author": AUTHOR, "/Subject": SUBTITLE})
-    root = writer.root_object
-    root[NameObject("/Lang")] = TextStringObject("en-GB")
-    root[NameObject("/PageMode")] = NameObject("/UseOutlines")
-    root[NameObject("/ViewerPreferences")] = DictionaryObject({NameObject("/DisplayDocTitle"): BooleanObject(True)})
-    made = io.BytesIO()
-    writer.write(made)
-    return made.getvalue()
+    with pikepdf.open(io.BytesIO(pdf)) as made:
+        with made.open_outline() as outline:
+            branches = [outline.root]
+            for entry in [{"id": "contents", "title": "Contents", "level": 0}, *toc]:
+                page, top = where[entry["id"]]
+                item = pikepdf.OutlineItem(entry["title"], page - 1, "XYZ", left=0, top=top)
+                item.is_closed = entry["level"] > 0
+                del branches[entry["level"] + 1:]
+                branches[-1].append(item)
+                branches.append(item.children)
+        made.docinfo["/Title"], made.docinfo["/Author"], made.docinfo["/Subject"] = title, AUTHOR, SUBTITLE
+        del made.docinfo["/Creator"]  # the browser's, with the system it ran on
+        made.Root.Lang = "en-GB"
+        made.Root.PageMode = pikepdf.Name.UseOutlines
+        made.Root.ViewerPreferences = pikepdf.Dictionary(DisplayDocTitle=True)
+        packed = io.BytesIO()
+        made.save(packed, object_stream_mode=pikepdf.ObjectStreamMode.generate, recompress_flate=True)
+        return packed.getvalue()
 
 
 def say(began: float, text: str) -> None:
@@ -184,6 +187,7 @@ def book(html: Path, paper: str = "a4", skip: tuple[str, ...] = SKIP) -> tuple[b
     """Print the site in `html`; return the PDF and what is known about it: its contents and on which page each begins."""
     needed()
     chromium = find_chromium()
+    import pikepdf
     from playwright.sync_api import Error, sync_playwright
 
     if not (html / "index.html").is_file():
@@ -217,11 +221,14 @@ def book(html: Path, paper: str = "a4", skip: tuple[str, ...] = SKIP) -> tuple[b
             fitted = tab.evaluate("book.fit()")
             faults += fitted["out"]
             pages: dict[str, int] = {}
+            where: dict[str, tuple[int, float]] = {}
             for turn in range(1, PASSES + 1):
                 tab.evaluate("(pages) => book.number(pages)", pages)
                 pdf = tab.pdf(prefer_css_page_size=True, print_background=True, tagged=True, outline=False)
-                found = places(pdf)
-                say(began, f"printed: {max(found.values(), default=0)} pages or more, {len(pdf) / 1e6:.1f} MB")
+                where = places(pdf)
+                found = {name: page for name, (page, _) in where.items()}
+                say(began, f"printed, {max(found.values(), default=0)} pages or more; " + (
+                    "the page numbers are right" if found == pages else f"{sum(pages.get(name) != page for name, page in found.items())} page numbers to write"))
                 if found == pages:
                     break
                 pages = found
@@ -236,8 +243,10 @@ def book(html: Path, paper: str = "a4", skip: tuple[str, ...] = SKIP) -> tuple[b
     faults += check(pdf, facts["toc"], pages)
     if faults:
         raise Unprintable("The PDF is not right:\n    " + "\n    ".join(faults[:20]))
+    with pikepdf.open(io.BytesIO(pdf)) as made:
+        facts["sheets"] = len(made.pages)
     facts.update(small=fitted["small"], places=pages, passes=turn)
-    return finish(pdf, facts["toc"], facts["title"]), facts
+    return finish(pdf, facts["toc"], facts["title"], where), facts
 
 
 def write(pdf: bytes, out: Path) -> None:
@@ -267,11 +276,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 1
     write(pdf, options.out)
-    from pypdf import PdfReader
-
     for line in facts["small"]:
         print(f"    small: {line}")
-    print(f"{options.out}: {len(PdfReader(io.BytesIO(pdf)).pages)} pages, {len(pdf) / 1e6:.1f} MB, {time.monotonic() - began:.0f} s")
+    print(f"{options.out}: {facts['sheets']} pages, {len(pdf) / 1e6:.1f} MB, {time.monotonic() - began:.0f} s")
     return 0
 
 
