@@ -84,7 +84,8 @@ function takeSolutions(section, chapter, solutions) {
   if (found.length) solutions.push(make("section", {}, make("h2", {}, chapter), ...found));
 }
 
-const heading = (id, title) => make("section", { class: "part", id }, make("h1", {}, title));
+const heading = (id, title, chapters) => make("section", { class: "part", id }, make("h1", {}, title),
+  ...chapters.map(([chapter, name]) => make("a", { href: `#${chapter}` }, make("span", { class: "entry" }, name), pageOf(chapter))));
 const quoted = (text) => `"${text.replace(/[\\"]/g, "\\$&").replace(/\n/g, " ")}"`;
 /** Page numbers outside, the book's title on left pages and the chapter's on right ones: pages of one name share them. */
 const running = (name, left, right) => `
@@ -119,7 +120,7 @@ export async function assemble({ skip, subtitle, imprint }) {
   for (const [number, part] of parts.entries()) {
     if (part.title) {
       const id = `part-${number}`;
-      book.append(heading(id, part.title));
+      book.append(heading(id, part.title, part.pages.map((address) => [slug(address), words(pages.get(address).querySelector("article h1")).replace(/#$/, "")])));
       toc.push({ id, title: part.title, level: 0 });
     }
     for (const address of part.pages) {
@@ -213,6 +214,8 @@ export function fit() {
       return `<span class="line" style="padding-left:${hang}ch;text-indent:-${hang}ch">${line || " "}\n</span>`;
     }).join("");
   }
+  for (const picture of document.querySelectorAll(".cell_output img"))
+    if (picture.naturalHeight > 0.8 * picture.naturalWidth) picture.classList.add("tall");
   const small = [];
   for (const box of document.querySelectorAll("mjx-container[display='true'], article table, mjx-container:not([display])")) {
     const room = box.parentElement.closest("p, li, dd, div, td, th, section, figure, h1, h2, h3, nav, main").clientWidth;
@@ -224,7 +227,8 @@ export function fit() {
   }
   const edge = document.documentElement.clientWidth, out = [];
   for (const element of document.querySelectorAll("main *, nav *")) {
-    if (element.closest("svg, .lf-spoken, .lf-hidden, .sr-only, .visually-hidden")) continue;
+    // Words of code are measured in the PDF: a space at the end of a line hangs out of its box and nobody sees it.
+    if (element.closest("svg, .highlight pre, .lf-spoken, .lf-hidden, .sr-only, .visually-hidden")) continue;
     const box = element.getBoundingClientRect();
     if (box.width && box.right > edge + 2)
       out.push(`<${element.tagName.toLowerCase()} class="${element.className}"> ends at ${Math.round(box.right)} of ${edge} px in ${element.closest(".chapter")?.id}: ${words(element).slice(0, 50)}`);

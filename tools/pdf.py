@@ -46,7 +46,8 @@ FONTS = {"SourceSerif": ("font_source_serif_pro", "files"), "SourceSans": ("font
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
 PASSES = 5
-EDGE = 20.0  # points; printers leave about this much white, and nothing is set so near the paper's edge
+SIDE = MARGINS / 2 * 72 / 25.4 - 3  # points; left of this and as far from the right edge no letter stands (3: letters overhang)
+FOOT = 25.0  # points from the paper's edge, below and above
 HEAD = 62.0  # points from the top; the running title is in them
 MINUTES = 10
 
@@ -130,8 +131,8 @@ def check(pdf: bytes, toc: list[dict], pages: dict[str, int]) -> list[str]:
         texts.append(held.get_text_range())
         width, height = page.get_size()
         boxes = [held.get_rect(index) for index in range(held.count_rects())]
-        outside = [box for box in boxes if box[0] < EDGE or box[2] > width - EDGE or box[1] < EDGE or box[3] > height - EDGE]
-        faults += [f"page {number}: “{held.get_text_bounded(*box).strip()[:40]}” is cut off or too near the edge" for box in outside[:2]]
+        outside = [box for box in boxes if box[0] < SIDE or box[2] > width - SIDE or box[1] < FOOT or box[3] > height - FOOT]
+        faults += [f"page {number}: “{said[:40]}” stands in the margin" for box in outside if (said := held.get_text_bounded(*box).strip())][:2]
         if not boxes and not next(page.get_objects(), None):
             faults.append(f"page {number} is empty")
         top = held.get_text_bounded(bottom=height - HEAD)
