@@ -44,7 +44,7 @@ function strip(article) {
 }
 
 /** Names are unique on a page only: in the book each gets its page's name in front, and links point to that. */
-function rename(article, page, inside, outside, problems) {
+function rename(article, page, inside, outside) {
   const own = slug(page.address);
   for (const named of article.querySelectorAll("[id]")) named.id = `${own}--${named.id}`;
   for (const attribute of ["for", "aria-labelledby", "aria-describedby", "aria-controls"])
@@ -57,11 +57,10 @@ function rename(article, page, inside, outside, problems) {
     if (inside.has(address)) {
       const name = decodeURIComponent(target.hash.slice(1));
       link.setAttribute("href", `#${slug(address)}${name ? `--${name}` : ""}`);
-      if (address !== page.address && /\/chapters\//.test(address) && !/\/chapters\/.*#/.test(link.dataset.plain ?? "")) link.classList.add("elsewhere");
+      if (address !== page.address && address.includes("/chapters/")) link.classList.add("elsewhere"); // its page number is written beside it
     } else if (outside) link.setAttribute("href", new URL(target.pathname.slice(1) + target.hash, outside).href);
     else link.replaceWith(...link.childNodes); // a page that is not printed, of a site that has no address
   }
-  return problems;
 }
 
 /** Solutions go to the back of the book; in their place stands the page where they are. */
@@ -93,8 +92,12 @@ const running = (name, left, right) => `
   @page ${name}:right { @top-right { content: counter(page) } @top-center { content: ${quoted(right)} } }
   .in-${name} { page: ${name} }`;
 
-export async function assemble({ skip, subtitle, imprint }) {
-  const root = await load(new URL("intro.html", location.href).href).catch(() => load(new URL("index.html", location.href).href));
+export async function assemble({ skip, size, subtitle, author, imprint }) {
+  document.documentElement.lang = "en-GB";
+  document.documentElement.dataset.theme = "light";
+  let root = await load(new URL("index.html", location.href).href);
+  const onward = root.querySelector("meta[http-equiv=Refresh i]")?.content.match(/url=["']?([^"';]+)/i);
+  if (onward) root = await load(new URL(onward[1], root.address).href);
   const parts = contents(root)
     .map((part) => ({ ...part, pages: part.pages.filter((address) => !skip.some((start) => new URL(address).pathname.startsWith(`/${start}`))) }))
     .filter((part) => part.pages.length);
@@ -156,13 +159,13 @@ export async function assemble({ skip, subtitle, imprint }) {
     book.append(back);
   }
   const front = make("section", { class: "title-page" },
-    make("div", {}, make("h1", {}, title), make("p", { class: "subtitle" }, subtitle)), make("p", { class: "author" }, imprint.author),
-    make("p", { class: "imprint" }, ...imprint.lines.flatMap((line) => [line, make("br")])));
+    make("div", {}, make("h1", {}, title), make("p", { class: "subtitle" }, subtitle)), make("p", { class: "author" }, author),
+    make("p", { class: "imprint" }, ...[root.querySelector(".copyright"), imprint].filter(Boolean).flatMap((line) => [line.textContent ? words(line) : line, make("br")])));
   const list = make("nav", { class: "book-contents in-contents", id: "contents" }, make("h1", {}, make("a", { href: "#contents" }, "Contents")),
     ...toc.map((entry) => make("a", { class: `level-${entry.level}`, href: `#${entry.id}` },
       make("span", { class: "entry" }, entry.title), make("i"), pageOf(entry.id))));
   styles.push(running("contents", title, "Contents"));
-  document.head.append(make("style", {}, styles.join("\n")));
+  document.head.append(make("style", {}, `@page { size: ${size} }${styles.join("")}`));
   document.body.append(front, list, book);
   for (const link of book.querySelectorAll("a.elsewhere")) link.after(make("span", { class: "on-page" }, " p. ", pageOf(link.hash.slice(1))));
 
@@ -200,7 +203,7 @@ export async function typeset(mathjax) {
   if (document.querySelector("figure.live-figure[data-figure]")) await import(loader);
   await Promise.all([...document.images].map((picture) => picture.decode().catch(() => { throw new Error(`no picture ${picture.src}`); })));
   await document.fonts.ready;
-  return { errors: [...document.querySelectorAll("mjx-merror")].map((error) => `MathJax: ${error.textContent}`) };
+  return [...document.querySelectorAll("mjx-merror")].map((error) => `MathJax: ${error.textContent}`);
 }
 
 /** In the width of the paper: long lines of code hang below their first, formulas and tables shrink; say what still sticks out. */

@@ -23,7 +23,6 @@ import shutil
 import sys
 import time
 import unicodedata
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -45,7 +44,10 @@ FONTS = {"SourceSerif": ("font_source_serif_pro", "files"), "SourceSans": ("font
          "IBMPlexMono": ("fontpkg_ibm_plex_mono", "files")}
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
+IMPRINT = ("Printed from the online edition. Predictions are answered where they are asked; solutions of exercises are at the end. "
+           "Interactive figures show their first state. In the file, the contents and every reference are links.")
 PASSES = 5
+MOST = 20  # faults named
 SIDE = MARGINS / 2 * 72 / 25.4 - 3  # points; left of this and as far from the right edge no letter stands (3: letters overhang)
 FOOT = 25.0  # points from the paper's edge, below and above
 HEAD = 62.0  # points from the top; the running title is in them
@@ -85,23 +87,28 @@ def font(name: str) -> Path | None:
 
 
 def answer(html: Path, refused: list[str]):
-    """A function that answers the browser's requests from the site's folder, and notes those it cannot answer."""
-    own = {"/": b"<!DOCTYPE html><html><head></head><body></body></html>", "/--/pdf.css": HERE / "pdf.css", "/--/pdf.mjs": HERE / "pdf.mjs"}
-    root = html.resolve()
+    """A function that answers the browser's requests from the site's folder, and refuses and notes every other."""
+    root = os.path.abspath(html)
+
+    def find(path: str) -> bytes | None:
+        if path == "/":
+            return b"<!DOCTYPE html><html><head></head><body></body></html>"
+        if path in ("/--/pdf.css", "/--/pdf.mjs"):
+            return (HERE / path.removeprefix("/--/")).read_bytes()
+        held = font(path.removeprefix("/--/fonts/")) if path.startswith("/--/fonts/") else Path(os.path.normpath(f"{root}/{path}"))
+        if held is None or not held.is_file() or not (path.startswith("/--/") or held.is_relative_to(root)):
+            return None
+        return held.read_bytes()
 
     def respond(route) -> None:
         url = urlsplit(route.request.url)
-        path = unquote(url.path)
-        held = own.get(path)
-        if held is None:
-            held = font(path.removeprefix("/--/fonts/")) if path.startswith("/--/fonts/") else (root / path.lstrip("/")).resolve()
-        inside = isinstance(held, bytes) or held is not None and held.is_file() and (not path.startswith("/_") or held.is_relative_to(root))
-        if not route.request.url.startswith(ORIGIN) or not inside:
+        content = find(unquote(url.path)) if route.request.url.startswith(ORIGIN) else None
+        if content is None:
             refused.append(route.request.url)
             route.abort()
             return
-        kind = "text/html" if isinstance(held, bytes) else "text/javascript" if held.suffix == ".mjs" else mimetypes.guess_type(held.name)[0]
-        route.fulfill(body=held if isinstance(held, bytes) else held.read_bytes(), content_type=kind or "application/octet-stream")
+        kind = "text/javascript" if url.path.endswith(".mjs") else mimetypes.guess_type(url.path)[0]
+        route.fulfill(body=content, content_type="text/html" if url.path == "/" else kind or "application/octet-stream")
 
     return respond
 
@@ -184,70 +191,73 @@ def say(began: float, text: str) -> None:
     print(f"    {time.monotonic() - began:4.0f} s  {text}", flush=True)
 
 
-def book(html: Path, paper: str = "a4", skip: tuple[str, ...] = SKIP) -> tuple[bytes, dict]:
-    """Print the site in `html`; return the PDF and what is known about it: its contents and on which page each begins."""
-    needed()
-    chromium = find_chromium()
+def printed(browser, html: Path, paper: str = "a4", skip: tuple[str, ...] = SKIP) -> tuple[bytes, dict]:
+    """Print the site in `html` with a running browser; return the PDF and what is known about it, its contents and places among it."""
     import pikepdf
-    from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import Error
 
     if not (html / "index.html").is_file():
         raise Unprintable("There is no built site to print: `make site`.")
     size, width, height = PAPERS[paper]
     began = time.monotonic()
-    year = datetime.now(UTC).year
-    imprint = {"author": AUTHOR, "lines": [
-        f"© {year} the contributors. MIT licence.",
-        "Printed from the online edition. Predictions are answered where they are asked; solutions of exercises are at the end. Interactive "
-        "figures show their first state. In the file, the contents and every reference are links."]}
     refused: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        try:
-            # The width of the text on paper, so that what is measured is what is printed.
-            tab = browser.new_page(viewport={"width": round((width - MARGINS) * PX), "height": round(height * PX)}, color_scheme="light",
-                                   reduced_motion="reduce")
-            tab.set_default_timeout(MINUTES * 60_000)
-            tab.route("**/*", answer(html, refused))
-            tab.goto(ORIGIN)
-            tab.emulate_media(media="print", color_scheme="light")
-            tab.evaluate("(size) => { const html = document.documentElement; html.lang = 'en-GB'; html.dataset.theme = 'light'; "
-                         "html.style.setProperty('--paper', size) }", size)
-            tab.add_style_tag(content=f"@page {{ size: {size} }}")
-            facts = tab.evaluate("async (how) => { window.book = await import('/--/pdf.mjs'); return book.assemble(how) }",
-                                 {"skip": list(skip), "subtitle": SUBTITLE, "imprint": imprint})
-            say(began, f"{len(facts['pages'])} pages of the site are one document")
-            faults = facts["problems"] + tab.evaluate("(mathjax) => book.typeset(mathjax)", facts["mathjax"])["errors"]
-            say(began, "formulas and figures are drawn")
-            fitted = tab.evaluate("book.fit()")
-            faults += fitted["out"]
-            pages: dict[str, int] = {}
-            where: dict[str, tuple[int, float]] = {}
-            for turn in range(1, PASSES + 1):
-                tab.evaluate("(pages) => book.number(pages)", pages)
-                pdf = tab.pdf(prefer_css_page_size=True, print_background=True, tagged=True, outline=False)
-                where = places(pdf)
-                found = {name: page for name, (page, _) in where.items()}
-                say(began, f"printed, {max(found.values(), default=0)} pages or more; " + (
-                    "the page numbers are right" if found == pages else f"{sum(pages.get(name) != page for name, page in found.items())} page numbers to write"))
-                if found == pages:
-                    break
-                pages = found
-            else:
-                raise Unprintable(f"Page numbers still move after {PASSES} times.")
-        except Error as problem:
-            raise Unprintable(f"The browser stopped: {str(problem).splitlines()[0]}"
-                              + (f" It was refused {', '.join(refused[:3])}." if refused else "")) from problem
-        finally:
-            browser.close()
+    # The width of the text on paper, so that what is measured is what is printed.
+    tab = browser.new_page(viewport={"width": round((width - MARGINS) * PX), "height": round(height * PX)}, color_scheme="light",
+                           reduced_motion="reduce")
+    try:
+        tab.set_default_timeout(MINUTES * 60_000)
+        tab.route("**/*", answer(html, refused))
+        tab.goto(ORIGIN)
+        tab.emulate_media(media="print", color_scheme="light", reduced_motion="reduce")
+        facts = tab.evaluate("async (how) => { window.book = await import('/--/pdf.mjs'); return book.assemble(how) }",
+                             {"skip": list(skip), "size": size, "subtitle": SUBTITLE, "author": AUTHOR, "imprint": IMPRINT})
+        say(began, f"{len(facts['pages'])} pages of the site are one document")
+        faults = facts["problems"] + tab.evaluate("(mathjax) => book.typeset(mathjax)", facts["mathjax"])
+        say(began, "formulas and figures are drawn")
+        fitted = tab.evaluate("book.fit()")
+        faults += fitted["out"]
+        pages: dict[str, int] = {}
+        for _ in range(PASSES):
+            tab.evaluate("(pages) => book.number(pages)", pages)
+            pdf = tab.pdf(prefer_css_page_size=True, print_background=True, tagged=True, outline=False)
+            where = places(pdf)
+            found = {name: page for name, (page, _) in where.items()}
+            wrong = sum(pages.get(name) != page for name, page in found.items())
+            say(began, "printed; " + (f"{wrong} page numbers to write" if wrong else "the page numbers are right"))
+            if found == pages:
+                break
+            pages = found
+        else:
+            raise Unprintable(f"Page numbers still move after {PASSES} times.")
+    except Error as problem:
+        raise Unprintable(f"The browser stopped: {str(problem).splitlines()[0]}"
+                          + (f" It was refused {', '.join(refused[:3])}." if refused else "")) from problem
+    finally:
+        tab.close()
     faults += [f"asked for {url}, which the site does not hold" for url in refused]
     faults += check(pdf, facts["toc"], pages)
     if faults:
-        raise Unprintable("The PDF is not right:\n    " + "\n    ".join(faults[:20]))
-    with pikepdf.open(io.BytesIO(pdf)) as made:
-        facts["sheets"] = len(made.pages)
-    facts.update(small=fitted["small"], places=pages, passes=turn)
-    return finish(pdf, facts["toc"], facts["title"], where), facts
+        raise Unprintable("The PDF is not right:\n    " + "\n    ".join(faults[:MOST]) + ("\n    ..." if len(faults) > MOST else ""))
+    made = finish(pdf, facts["toc"], facts["title"], where)
+    with pikepdf.open(io.BytesIO(made)) as whole:
+        return made, {**facts, "small": fitted["small"], "places": pages, "sheets": len(whole.pages)}
+
+
+def book(html: Path, paper: str = "a4") -> tuple[bytes, dict]:
+    """Print the site in `html`, with a browser of its own."""
+    needed()
+    chromium = find_chromium()
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        except Error as problem:
+            raise Unprintable(f"{chromium} does not start: {str(problem).splitlines()[0]}") from problem
+        try:
+            return printed(browser, html, paper)
+        finally:
+            browser.close()
 
 
 def write(pdf: bytes, out: Path) -> None:
