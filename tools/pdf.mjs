@@ -20,6 +20,7 @@ async function load(address) {
   if (!answer.ok) throw new Error(`The site has no page ${address}`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   page.address = address.split("#")[0];
+  for (const article of page.querySelectorAll("article")) strip(article);
   return page;
 }
 
@@ -74,7 +75,7 @@ function takeSolutions(section, chapter, solutions) {
     const id = `solution--${exercise.id}`;
     element.replaceWith(make("p", { class: "to-solution" }, make("a", { href: `#${id}` }, "A solution is on page ", pageOf(id), ".")));
     const title = words(exercise.querySelector(".admonition-title"));
-    element.querySelectorAll("summary").forEach((line) => line.remove());
+    for (const fold of element.querySelectorAll("details")) fold.replaceWith(...[...fold.children].filter((part) => !part.matches("summary")));
     element.classList.remove("tag_ex-solution");
     found.push(make("div", { class: "solution", id },
       make("p", { class: "solution-title" }, title, " ", make("a", { href: `#${exercise.id}` }, "page ", pageOf(exercise.id))), element));
@@ -123,12 +124,11 @@ export async function assemble({ skip, size, subtitle, author, imprint }) {
   for (const [number, part] of parts.entries()) {
     if (part.title) {
       const id = `part-${number}`;
-      book.append(heading(id, part.title, part.pages.map((address) => [slug(address), words(pages.get(address).querySelector("article h1")).replace(/#$/, "")])));
+      book.append(heading(id, part.title, part.pages.map((address) => [slug(address), words(pages.get(address).querySelector("article h1"))])));
       toc.push({ id, title: part.title, level: 0 });
     }
     for (const address of part.pages) {
       const page = pages.get(address), article = document.adoptNode(page.querySelector("article"));
-      strip(article);
       rename(article, page, inside, outside);
       const section = make("div", { class: "chapter bd-article-container", id: slug(address) }, article), h1 = article.querySelector("h1");
       const name = address === root.address ? "About this book" : words(h1);
@@ -228,13 +228,14 @@ export function fit() {
     box.style.zoom = scale;
     if (scale < 0.7) small.push(`a ${box.tagName.toLowerCase()} at ${Math.round(100 * scale)} % in ${box.closest(".chapter")?.id}`);
   }
+  // What leaves the text block is cut off on paper. (A space at the end of a line of code hangs out of it, and nobody sees it.)
   const edge = document.documentElement.clientWidth, out = [];
   for (const element of document.querySelectorAll("main *, nav *")) {
-    // Words of code are measured in the PDF: a space at the end of a line hangs out of its box and nobody sees it.
-    if (element.closest("svg, .highlight pre, .lf-spoken, .lf-hidden, .sr-only, .visually-hidden")) continue;
-    const box = element.getBoundingClientRect();
-    if (box.width && box.right > edge + 2)
-      out.push(`<${element.tagName.toLowerCase()} class="${element.className}"> ends at ${Math.round(box.right)} of ${edge} px in ${element.closest(".chapter")?.id}: ${words(element).slice(0, 50)}`);
+    if (element.closest("svg, .highlight pre *, .lf-spoken, .lf-hidden, .sr-only, .visually-hidden") || element.parentElement.closest("[data-out]")) continue;
+    const box = element.getBoundingClientRect(), right = element.matches("pre") ? box.left + element.scrollWidth : box.right;
+    if (!box.width || (right <= edge + 2 && box.left >= -2)) continue;
+    element.dataset.out = ""; // its parts need not be named, too
+    out.push(`<${element.tagName.toLowerCase()} class="${element.className}"> reaches from ${Math.round(box.left)} to ${Math.round(right)}, the text from 0 to ${edge} px: ${words(element).slice(0, 50)}`);
   }
   return { small, out };
 }
