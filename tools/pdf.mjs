@@ -209,8 +209,18 @@ export async function typeset(mathjax) {
 /** In the width of the paper: long lines of code hang below their first, formulas and tables shrink; say what still sticks out. */
 export function fit() {
   for (const pre of document.querySelectorAll(".highlight pre")) {
+    const style = getComputedStyle(pre), room = pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    pre.style.whiteSpace = "pre";
+    pre.style.width = "max-content";
+    const wide = pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    pre.style.whiteSpace = pre.style.width = "";
+    if (wide <= room) continue;
+    // A little smaller if that keeps every line whole, more so for what was printed: its columns stand below each other.
+    if (room / wide >= (pre.closest(".cell_output") ? 0.76 : 0.86)) {
+      pre.style.setProperty("font-size", `${Math.floor(parseFloat(style.fontSize) * (room / wide) * 100) / 100}px`, "important");
+      continue;
+    }
     const lines = pre.innerHTML.replace(/^<span><\/span>/, "").replace(/\n$/, "").split("\n");
-    if (!pre.textContent.split("\n").some((line) => line.length > 80)) continue;
     pre.innerHTML = lines.map((line) => {
       const plain = line.replace(/<[^>]*>/g, "");
       const hang = plain.length - plain.trimStart().length + 4;
