@@ -128,7 +128,9 @@ def test_outline_links_and_metadata(book):
         assert all(str(name).lstrip("/") in facts["places"] for name in links), "every link ends in the book"
         assert file.docinfo["/Title"] == "A small book" and file.docinfo["/Author"] == pdf.AUTHOR and "/Creator" not in file.docinfo
         assert file.Root.Lang == "en-GB" and file.Root.MarkInfo.Marked and file.Root.PageMode == "/UseOutlines"
+        spoken = {str(part.Alt) for part in file.objects if isinstance(part, pikepdf.Dictionary) and part.get("/S") == "/Figure" and "/Alt" in part}
         fonts = {str(name.get("/BaseFont", "")) for name in file.objects if isinstance(name, pikepdf.Dictionary) and name.get("/Type") == "/Font"}
+    assert "e^x" in spoken, "formulas have alternative text"
     assert any("SourceSerif" in name for name in fonts) and any("IBMPlexMono" in name for name in fonts)
     assert all("+" in name for name in fonts if name), "every font is embedded, as the part that is used"
 
