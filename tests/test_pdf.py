@@ -30,6 +30,8 @@ TEXT = "<p>Long enough to fill some lines of paper, so that what follows is push
 ROW = "<tr>" + "".join(f"<td>column{number:02}</td>" for number in range(12)) + "</tr>"
 LONG = "total = " + " + ".join(f"value_{number}" for number in range(40))
 
+SHORT = "short = " + "x" * 40 + " " * 40
+
 
 def page(title: str, body: str, menu: str = "", up: str = "../") -> str:
     return f"""<!DOCTYPE html><html lang="en" data-theme="dark"><head><title>{title}</title><link rel="stylesheet" href="{up}_static/print.css">
@@ -48,6 +50,7 @@ def small(folder: Path, **more: str) -> Path:
     (folder / "chapters" / "01_one.html").write_text(page("1. One", f"""
 <p>See <a href="02_two.html#last">the end of two</a> and <a href="../appendix/api.html#x">a module</a>.</p>{TEXT * 6}
 <section id="more"><h2>1.1. More<a class="headerlink" href="#more">#</a></h2>{TEXT}<div class="highlight"><pre>{LONG}</pre></div>
+<div class="highlight"><pre>{SHORT}<span class="c1"># moves up to its line</span></pre></div>
 <details class="sd-dropdown"><summary>Your prediction, then ours</summary><p>It was folded on the page.</p></details></section>
 <section id="exercises"><h2>1.2. Exercises</h2><div class="admonition exercise" id="ex-answer"><p class="admonition-title">Exercise 1.1 (Answer)</p>
 <p>What is it?</p></div>{SOLUTION}</section>{more.get("one", "")}"""), encoding="utf8")
@@ -77,7 +80,7 @@ def test_every_page_is_there_once_and_in_order(book):
         (2, "2.2. Last"), (0, "Appendices"), (1, "Words"), (0, "Solutions"), (1, "1. One")]
     assert "Not printed" not in everything
     assert facts["sheets"] == len(texts(made)) >= 10
-    assert "#" not in re.sub(r"# kept for the end", "", everything), "no signs that only a mouse can use"
+    assert "#" not in re.sub(r"# (kept for the end|moves up)", "", everything), "no signs that only a mouse can use"
 
 
 def test_contents_and_margins_show_the_right_pages(book):
@@ -140,6 +143,7 @@ def test_nothing_leaves_the_text_block(book):
     made, _ = book
     everything = pdf.plain("".join(texts(made)))
     assert pdf.plain(LONG) in everything
+    assert any(re.search(r"^short = x{40}\s+# moves up to its line\s*$", text, re.MULTILINE) for text in texts(made)), "a comment comes nearer first"
     assert everything.count("column11") == 3
     for sheet in pypdfium2.PdfDocument(made):
         held, (width, _) = sheet.get_textpage(), sheet.get_size()
@@ -173,6 +177,13 @@ def test_planted_faults(chromium, tmp_path):
 def test_a_picture_from_another_host_is_refused(chromium, tmp_path):
     with pytest.raises(pdf.Unprintable, match=r"It was refused https://example\.org/x\.png"):
         pdf.printed(chromium, small(tmp_path / "site", one="<p><img src='https://example.org/x.png' alt=''></p>"))
+
+
+def test_a_place_that_the_pdf_does_not_name(chromium, tmp_path, monkeypatch):
+    places = pdf.places
+    monkeypatch.setattr(pdf, "places", lambda made: {name: place for name, place in places(made).items() if name != "chapters-02-two--last"})
+    with pytest.raises(pdf.Unprintable, match=r"no page number for chapters-02-two--last\n.*“2\.2\. Last” has no place in the PDF"):
+        pdf.printed(chromium, small(tmp_path / "site"))
 
 
 def test_wrong_page_numbers_are_noticed(book):

@@ -34,7 +34,7 @@ function contents(root) {
   return parts;
 }
 
-/** What only a screen needs, and what marks a place on a page that has no other. */
+/** What only a screen needs goes, what is folded opens. */
 function strip(article) {
   for (const screen of article.querySelectorAll(".headerlink, button.copybtn, .sd-summary-state-marker, script, style, noscript")) screen.remove();
   for (const details of article.querySelectorAll("details")) details.open = true;
@@ -206,27 +206,38 @@ export async function typeset(mathjax) {
   return [...document.querySelectorAll("mjx-merror")].map((error) => `MathJax: ${error.textContent}`);
 }
 
-/** In the width of the paper: long lines of code hang below their first, formulas and tables shrink; say what still sticks out. */
-export function fit() {
-  for (const pre of document.querySelectorAll(".highlight pre")) {
-    const style = getComputedStyle(pre), room = pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+/** Code that is too wide, the gentlest means first: comments move up to their line, letters get smaller, lines hang below themselves. */
+function fitCode(pre) {
+  const style = getComputedStyle(pre), room = pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+  const width = () => {
     pre.style.whiteSpace = "pre";
     pre.style.width = "max-content";
     const wide = pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     pre.style.whiteSpace = pre.style.width = "";
-    if (wide <= room) continue;
-    // A little smaller if that keeps every line whole, more so for what was printed: its columns stand below each other.
-    if (room / wide >= (pre.closest(".cell_output") ? 0.76 : 0.86)) {
-      pre.style.setProperty("font-size", `${Math.floor(parseFloat(style.fontSize) * (room / wide) * 100) / 100}px`, "important");
-      continue;
-    }
-    const lines = pre.innerHTML.replace(/^<span><\/span>/, "").replace(/\n$/, "").split("\n");
-    pre.innerHTML = lines.map((line) => {
-      const plain = line.replace(/<[^>]*>/g, "");
-      const hang = plain.length - plain.trimStart().length + 4;
-      return `<span class="line" style="padding-left:${hang}ch;text-indent:-${hang}ch">${line || " "}\n</span>`;
-    }).join("");
+    return wide;
+  };
+  let wide = width();
+  if (wide <= room) return;
+  const plain = pre.textContent.split("\n"), most = Math.floor(room / (wide / Math.max(...plain.map((line) => line.length))));
+  const lines = pre.innerHTML.replace(/\n$/, "").split("\n").map((line, number) => // no word of highlighted code goes over a line's end
+    plain[number].length > most ? line.replace(/(\S) {3,}(<span class="c1">)/, "$1  $2") : line);
+  pre.innerHTML = lines.join("\n");
+  wide = width();
+  if (wide <= room) return;
+  // More so for what was printed: its columns stand below each other.
+  if (room / wide >= (pre.closest(".cell_output") ? 0.76 : 0.86)) {
+    pre.style.setProperty("font-size", `${Math.floor(parseFloat(style.fontSize) * (room / wide) * 100) / 100}px`, "important");
+    return;
   }
+  pre.innerHTML = lines.map((line, number) => {
+    const hang = plain[number].length - plain[number].trimStart().length + 4;
+    return `<span class="line" style="padding-left:${hang}ch;text-indent:-${hang}ch">${line || " "}\n</span>`;
+  }).join("");
+}
+
+/** In the width of the paper: long lines of code hang below their first, formulas and tables shrink; say what still sticks out. */
+export function fit() {
+  for (const pre of document.querySelectorAll(".highlight pre")) fitCode(pre);
   for (const picture of document.querySelectorAll(".cell_output img"))
     if (picture.naturalHeight > 0.8 * picture.naturalWidth) picture.classList.add("tall");
   const small = [];

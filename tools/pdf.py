@@ -212,7 +212,7 @@ def printed(browser, html: Path, paper: str = "a4", skip: tuple[str, ...] = SKIP
         faults += fitted["out"]
         pages: dict[str, int] = {}
         for _ in range(PASSES):
-            tab.evaluate("(pages) => book.number(pages)", pages)
+            unknown = tab.evaluate("(pages) => book.number(pages)", pages)
             pdf = tab.pdf(prefer_css_page_size=True, print_background=True, tagged=True, outline=False)
             where = places(pdf)
             found = {name: page for name, (page, _) in where.items()}
@@ -228,6 +228,7 @@ def printed(browser, html: Path, paper: str = "a4", skip: tuple[str, ...] = SKIP
                           + (f" It was refused {', '.join(refused[:3])}." if refused else "")) from problem
     finally:
         tab.close()
+    faults += [f"no page number for {name}" for name in sorted(set(unknown))]
     faults += [f"asked for {url}, which the site does not hold" for url in refused]
     faults += check(pdf, facts["toc"], pages)
     if faults:
