@@ -3,6 +3,7 @@
 #   PORT=9000           where `make book` serves
 #   CH=04_softmax       one chapter
 #   LAB=--no-browser    more options for JupyterLab
+#   PAPER=letter        the paper of `make pdf`: a4 or letter
 #   PART=sparse         one part of `make bench`: chapters, sparse, linear, decode, flash or costs
 
 PYTHON = python3
@@ -10,12 +11,13 @@ PORT = 8000
 CH =
 LAB =
 PART =
+PAPER = a4
 VENV_PYTHON = .venv/bin/python
 SETUP = @command -v $(PYTHON) >/dev/null 2>&1 || { \
 	echo "There is no $(PYTHON) here. The book needs Python 3.11 or newer: make $@ PYTHON=..." >&2; exit 1; }; \
 	$(PYTHON) tools/setup.py
 
-.PHONY: help book site test check notebooks adopt lab lint test-gpu bench-gpu bench
+.PHONY: help book site pdf test check notebooks adopt lab lint test-gpu bench-gpu bench
 
 help:  ## show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +29,10 @@ book:  ## build the book and read it in a browser (PORT=8000)
 site:  ## build the book only, into _build/html; a warning is an error
 	$(SETUP) book
 	@$(VENV_PYTHON) -m tools.site
+
+pdf:  ## print the whole book into _build/book.pdf (needs Chromium; PAPER=letter)
+	$(SETUP) book test
+	@$(VENV_PYTHON) -m tools.pdf --paper $(PAPER)
 
 test:  ## run everything: linter, tests, and every notebook compared with its outputs
 	$(SETUP) book run test models
