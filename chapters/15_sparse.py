@@ -358,17 +358,18 @@ PatternExplorer(
 # Nineteen, and no more with any number of layers: only tokens whose distance is a multiple of 7 ever meet. That is why the steps must differ from layer to layer, or from head to head. The strided pattern connects everything in two layers, with 12 % of the pairs; but in blocks of 16 it spares none of the causal ones. It needs a quarter of the pairs of causal attention and computes them all.
 # :::
 #
-# So a pattern has to be good twice: short ways *and* whole blocks. Big Bird draws in blocks for that reason. Choose it with 256 tokens in blocks of 16, and take its first block away. What is left, neighbours and one random block, computes less than a quarter of all pairs. Neighbours alone would take 15 layers from one end to the other; how many layers does the draw save? The same in numbers:
+# So a pattern has to be good twice: short ways *and* whole blocks. Big Bird draws in blocks for that reason. Choose it with 256 tokens in blocks of 16, and take its first block away. What is left, neighbours and one random block, computes less than a quarter of all pairs. Neighbours alone would take 15 layers from one end to the other; how many layers does the draw save? (Raise the layers, and read the sentence below the squares.) The same in numbers:
 
 # %%
 strided, drawn, near = (
     PatternExplorer(name, seq=seq, block=16, depth=depth, parts=parts).computed() for name, seq, depth, parts in (
-        ("strided (1904.10509)", 128, 2, {}), ("Big Bird (2007.14062)", 256, 5, {"first": 0}), ("Big Bird (2007.14062)", 256, 5, {"first": 0, "drawn": 0})))
+        ("strided (1904.10509)", 128, 2, {}), ("Big Bird (2007.14062)", 256, 6, {"first": 0}), ("Big Bird (2007.14062)", 256, 6, {"first": 0, "drawn": 0})))
 causal_pairs, causal_blocks = 128 * 129 // 2, 8 * 9 // 2 * 16**2
 print(f"strided: {strided['pairs'] / 128**2:.2f} of the pairs, {strided['inside'] / causal_blocks:.2f} of the causal blocks, all within reach: {strided['all'][1] == causal_pairs}")
 for name, each in (("near and random", drawn), ("near", near)):
     print(f"{name:15} {each['inside'] / 256**2:.2f} of the FLOPs; within reach by layer:", *(f"{pairs / 256**2:.2f}" for pairs in each["all"]))
 assert PatternExplorer("dilated (2004.05150)", seq=128, block=16, depth=8).computed()["reached"][-1] == 19
+assert drawn["all"][4] < drawn["all"][5] == 256**2  # six layers: the draw saves nine
 
 # %% [markdown]
 # ## Let the content choose

@@ -280,7 +280,7 @@ plt.show()
 # The last tile of the first three queries lies wholly in the future and is skipped; tiles on the diagonal are computed and masked. Any order of tiles gives the same end. In this one [CLS], the largest score of all six rows, comes last: every maximum rises at the last tile of its row, and every sum that stood there shrinks. From left to right no maximum would ever rise, and the broken update from above would draw the same picture. For long texts this saves half of the work, and any other {term}`mask` saves what it leaves of the tiles ([chapter 15](15_sparse.ipynb)).
 # :::
 #
-# Now walk yourself, over the whole head and its 15 tokens. Before you press anything: at which tile does the maximum of *it* rise for the last time? And would larger tiles of queries move more bytes, or fewer?
+# Now walk yourself, over the whole head and its 15 tokens. It starts where the maximum of *it* rises for the last time. Before you press anything: at which tile would that be if the keys were taken from right to left? And would larger tiles of queries move more bytes, or fewer?
 
 # %%
 from attnlib.widgets.flash_stepper import FlashStepper
@@ -292,7 +292,7 @@ FlashStepper(
 
 # %% [markdown]
 # :::{dropdown} Your predictions, then ours
-# At the tile of *animal* and *didn*: *animal* has the largest score of the row. Fewer: a tile of queries that is twice as high reads all keys and values half as often. That is why kernels choose it high, as far as fast memory and registers allow. (With 15 tokens and tiles this small the walk moves *more* than all scores would: tiles pay from a certain height on, which the figure names.)
+# At the same one, of *animal* and *didn*: the largest score of a row is the largest in any order, and what came before it is all that shrinks. Fewer: a tile of queries that is twice as high reads all keys and values half as often. That is why kernels choose it high, as far as fast memory and registers allow. (With 15 tokens and tiles this small the walk moves *more* than all scores would: tiles pay from a certain height on, which the figure names.)
 # :::
 #
 # ## What it costs

@@ -95,6 +95,7 @@ def test_the_table_on_the_page_is_the_one_in_python(chromium, tmp_path: Path, na
     figure = FIGURES[name](np.random.default_rng(3))
     with alive(chromium, figure, tmp_path) as tab:
         tab.locator(".lf-numbers summary").click()
+        tab.wait_for_selector(".lf-numbers tbody tr", state="attached")  # written when the fold says that it has opened
         rows = [row.locator("th, td").all_inner_texts() for row in tab.locator(".lf-numbers tbody tr").all()]
         heads = tuple(tab.locator(".lf-numbers thead th").all_inner_texts())
     assert rows == figure.rows()
@@ -112,7 +113,7 @@ def test_the_bundle_draws_as_the_two_files_do(chromium, tmp_path: Path, name: st
           const el = document.createElement("div");
           document.querySelector("main").append(el);
           await module.render({ model: page.model, el });
-          const plain = (node) => node.innerHTML.replace(/lf-[a-z]+-\\d+/g, "");
+          const plain = (node) => node.innerHTML.replace(/lf-[a-z]+-[a-z0-9]+-\\d+/g, "");
           return plain(el.firstChild) === plain(page);
         }""", bundled(figure.module))
     assert same
@@ -208,6 +209,7 @@ def test_score_geometry_by_keyboard(chromium, tmp_path: Path):
         assert np.isclose(figure.query[0] - now[0], 5 * (now[1] - figure.query[1]))
         assert tab.evaluate("document.activeElement.getAttribute('aria-valuetext')") != before
         tab.get_by_label("Arrow keys move the").select_option("key of animal")
+        settle(tab)
         tab.get_by_label("Arrow keys move the").focus()
         tab.keyboard.press("Tab")
         tab.keyboard.press("Tab")
