@@ -433,15 +433,12 @@ print(f"{size:.3f}")
 # ### All of it at once
 #
 # Chapter 3 divided by $\sqrt d$ because unscaled scores grow with the width. Here is what becomes of the row of *it*, of its entropy and of its whole Jacobian, if the head were wider (with
-# queries and keys of the same statistics), with the division and without it, hot and cold. Take the division away and widen the head: which freezes first, the weights or the Jacobian? Which
-# temperature undoes the missing division at width 64?
+# queries and keys of the same statistics), with the division and without it, hot and cold. Take the division away and widen the head: at which width does *animal* hold nine tenths of the row, and what is left there of
+# its own entry of the Jacobian, which is never above 0.25? Which temperature undoes the missing division at width 64?
 
 # %%
 x = head.x.astype(np.float64)                 # so that the figure's numbers are the same on every machine
 exact = attention_scores(x @ head.w_q + head.b_q, x @ head.w_k + head.b_k)[it]
-for width in (1, 4, 16):
-    p = softmax(exact * width**0.5)           # not divided
-    print(f"width {width:2}: animal holds {p[animal]:.2f}, entropy {entropy(p):.2f}, its entry of J is {p[animal] * (1 - p[animal]):.3f}")
 
 # %%
 from attnlib.widgets.softmax_explorer import SoftmaxExplorer
@@ -449,11 +446,16 @@ from attnlib.widgets.softmax_explorer import SoftmaxExplorer
 SoftmaxExplorer(
     exact, head.tokens, width=32,
     caption="The row of “it”. Divided by √d, neither weights nor entropy depend on the width; not divided, one key soon holds everything and the Jacobian goes out. "
-            "Choose whose score is nudged, and read in its column who pays for it.")
+            "Choose whose score is nudged: the framed column of the Jacobian holds who pays for it, and the table names them.")
+
+# %%
+for width in (1, 2, 4, 8, 16):
+    p = softmax(exact * width**0.5)           # not divided
+    print(f"width {width:2}: animal holds {p[animal]:.2f}, entropy {entropy(p):.2f}, its entry of J is {p[animal] * (1 - p[animal]):.3f}")
 
 # %% [markdown]
 # :::{dropdown} Your predictions, then ours
-# The weights are decided first: at width 4 *animal* holds 0.94 of the row and its own entry of the Jacobian is still 0.055; at width 16 that is gone, too. And 8, the root of 64: a temperature divides, and so does $\sqrt d$. That is all the
+# At width 4, where 0.055 is left; at width 16 that is gone, too. And 8, the root of 64: a temperature divides, and so does $\sqrt d$. That is all the
 # division is, a temperature that follows the width.
 # :::
 

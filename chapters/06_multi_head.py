@@ -413,7 +413,7 @@ from attnlib.widgets.attention_explorer import AttentionExplorer
 AttentionExplorer(
     {ending: each.tokens for ending, each in both.items()}, {ending: each.weights for ending, each in both.items()},
     {ending: each.norms for ending, each in both.items()}, query=it, key=layer.tokens.index("animal"), head=(3, 1), other=(3, 5),
-    caption="Six layers of twelve heads, reading the sentence. Point at a word, or focus it, to see its row alone; click a small square to see that head. "
+    caption="Six layers of twelve heads, reading the sentence. Point at a word, focus it or tap it, to see its row alone; click a small square to see that head. "
             "Below the squares, choose which of the two pictures a click changes.")
 
 # %%
@@ -424,12 +424,13 @@ of_animal = tired.weights[:, :, it, layer.tokens.index("animal")]
 for what, table in (("on the next token", ahead), ("it → animal", of_animal)):
     where = np.unravel_index(table.argmax(), table.shape)
     print(f"most {what}: layer {where[0]}, head {where[1]}, {table[where]:.2f}")
-print(f"layer 3, head 5, on [CLS]: {tired.weights[3, 5, :, 0].mean():.2f} of the weight, {(sizes / sizes.sum(-1, keepdims=True))[3, 5, :, 0].mean():.2f} of weight × length")
+print(f"layer 3, head 5, on [CLS]: {tired.weights[3, 5, :, 0].mean():.2f} of the weight, {(sizes / sizes.sum(-1, keepdims=True))[3, 5, :, 0].mean():.2f} of weight × length;",
+      f"from it alone {tired.weights[3, 5, it, 0]:.2f} and {(sizes / sizes.sum(-1, keepdims=True))[3, 5, it, 0]:.2f}")
 
 # %% [markdown]
 # :::{dropdown} Your findings, then ours
-# Head 8 of layer 1 looks one word ahead, and by far not as sharply as head 2 of layer 0 looks back: 0.55. The sink is worth a fifth of what it seems: 0.81 of the weight, 0.17 once lengths count, because the value of [CLS] is almost nothing there: a row that "looks at
-# [CLS]" adds little at all. And *it* looks at *animal* as hard in head 11 of layer 5, which is *after* our pronoun head of layer 3: heads that do the same come more than once.
+# Head 8 of layer 1 looks one word ahead, and by far not as sharply as head 2 of layer 0 looks back: 0.55. The sink is worth a fifth of what it seems: 0.81 of the weight, 0.17 once lengths count (means over all queries; for *it* alone 0.13), because the value of [CLS] is almost nothing there: a row that "looks at
+# [CLS]" adds little at all. And *it* looks hardest at *animal* in head 11 of layer 5, by a hair before our pronoun head of layer 3: heads that do the same come more than once.
 # :::
 #
 # ## What does $W_O$ do?

@@ -870,14 +870,14 @@ print(f"FLOP per byte in bfloat16: projection {one_token.intensity(2):.1f},",
 #
 # ### Other shapes
 #
-# The same counts for any shape, with those of six published models to begin with. **Predict** first. Which of the six keeps most bytes of cache for each token of its text? And is the length from which on the quadratic part is the larger one a matter of width, that is, does it stay at a dozen widths from GPT-2 {cite}`radford2019` to 405 billion parameters?
+# The same counts for any shape, with those of six published models to begin with. **Predict** first. Which of the six keeps most bytes of cache for each token of its text? And the length from which on the products of attention are the larger part: is it always about a dozen widths, from GPT-2 {cite}`radford2019` to 405 billion parameters?
 
 # %%
 from attnlib.widgets import CostCalculator
 
 CostCalculator(
     context=8192,
-    caption="Choose a model or give a shape; the dashed line is the context. The bars are one forward pass over the whole text, the first curves one token more at its end, which meets all pairs of its row, where the tokens of a pass meet half as many on average: so the curves cross at half the length. The last curves are what generating has to hold. All counts are whole and exact, in the table too.")
+    caption="Choose a model or give a shape; the dashed line is the context. The bars are one forward pass over the whole text, the first curves one token more at its end, which meets all pairs of its row, where the tokens of a pass meet half as many on average: so the curves cross at half the length. The last curves are what generating has to hold. All counts are whole and exact, in the table too. The numbers behind the names are those of the papers on arXiv.")
 
 # %%
 from attnlib.widgets.cost_calculator import PRESETS
@@ -886,7 +886,7 @@ widths, kept = {}, {}
 for name, sizes in PRESETS.items():
     counts = CostCalculator(name, context=1).computed()  # in text: some are beyond 2^53
     widths[name], kept[name] = int(counts["meeting"]) / sizes["dim"], int(counts["cache"])
-    print(f"{name:25} quadratic part the larger from {widths[name]:4.1f} widths on; cache of one token {kept[name]:9,} bytes")
+    print(f"{name:25} products the larger part from {widths[name]:4.1f} widths on; cache of one token {kept[name]:9,} bytes")
 assert sorted(widths.values())[-1] == widths["GPT-2 (2019)"] and max(kept, key=kept.get).startswith("GPT-3")
 
 # %% [markdown]

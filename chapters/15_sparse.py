@@ -350,8 +350,8 @@ assert field([two_sided] * 2) == 64
 from attnlib.widgets import PatternExplorer
 
 PatternExplorer(
-    "dilated (2004.05150)", seq=128, block=16,
-    caption="The first square shows the blocks that a pattern makes a kernel compute, the second the layer with which each key arrives at each query. Choose a pattern or put one together, change the blocks, and click a row to follow its token. The line of code is the predicate, as to_array and block_map take it.")
+    "sliding window", seq=128, block=16,
+    caption="The first square shows the blocks that a pattern makes a kernel compute, the second the layer with which each key arrives at each query. Choose a pattern or put one together, change the blocks, and click a row to follow its token. The line of code is the predicate, as to_array and block_map take it. The numbers behind the names are those of the papers on arXiv.")
 
 # %% [markdown]
 # :::{dropdown} Your predictions, then ours

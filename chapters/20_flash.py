@@ -292,7 +292,7 @@ FlashStepper(
 
 # %% [markdown]
 # :::{dropdown} Your predictions, then ours
-# At the same one, of *animal* and *didn*: the largest score of a row is the largest in any order, and what came before it is all that shrinks. Fewer: a tile of queries that is twice as high reads all keys and values half as often. That is why kernels choose it high, as far as fast memory and registers allow. (With 15 tokens and tiles this small the walk moves *more* than all scores would: tiles pay from a certain height on, which the figure names.)
+# At the same one, of *animal* and *didn*: the largest score of a row is the largest in any order, and what came before it is all that shrinks. Fewer: a tile of queries that is twice as high reads all keys and values half as often. (With 15 queries the number of blocks falls at 4, 5, 8 and 15 only, and in between a higher tile crosses the diagonal sooner, so that less is skipped: compare 4, 8 and 15, or take *causal* away.) That is why kernels choose it high, as far as fast memory and registers allow. (With 15 tokens and tiles this small the walk moves *more* than all scores would: tiles pay from a certain height on, which the figure names.)
 # :::
 #
 # ## What it costs

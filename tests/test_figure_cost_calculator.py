@@ -72,7 +72,7 @@ def test_by_keyboard(chromium, tmp_path: Path):
 def test_another_shape_by_mouse(chromium, tmp_path: Path):
     with alive(chromium, widgets.CostCalculator(), tmp_path) as tab:
         tab.get_by_text("Another shape").click()
-        tab.get_by_label("key heads").select_option("32")
+        tab.get_by_label("heads of keys and values").select_option("32")
         settle(tab)
         assert state_on_page(tab)["kv_heads"] == 32 and state_on_page(tab)["preset"] == ""
         assert re.search(r"takes 4\.00 GiB", tab.locator(".lf-line").last.inner_text())  # four times the 1 GiB of grouped heads

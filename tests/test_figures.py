@@ -208,9 +208,9 @@ def test_score_geometry_by_keyboard(chromium, tmp_path: Path):
         assert now[1] > figure.query[1] and now[0] < figure.query[0]
         assert np.isclose(figure.query[0] - now[0], 5 * (now[1] - figure.query[1]))
         assert tab.evaluate("document.activeElement.getAttribute('aria-valuetext')") != before
-        tab.get_by_label("Arrow keys move the").select_option("key of animal")
+        tab.get_by_label("Point for the arrow keys").select_option("key of animal")
         settle(tab)
-        tab.get_by_label("Arrow keys move the").focus()
+        tab.get_by_label("Point for the arrow keys").focus()
         tab.keyboard.press("Tab")
         tab.keyboard.press("Tab")
         tab.keyboard.press("Tab")

@@ -285,10 +285,10 @@ function stop() {
   hear({ kind: "stopped" });
   running = null;
   cell?.outputs.end(cell.changed);
-  cell?.become("new", "stopped: all variables are gone, the next Run starts anew");
+  cell?.become("new", "stopped: all variables are gone, the next Run or Check starts anew");
   for (const one of queue) one.become("new", "not run");
   queue = [];
-  say("Stopped. All variables are gone; the next Run starts Python anew and runs the cells above again.");
+  say("Stopped. All variables are gone; the next Run or Check starts Python anew and runs the cells above again.");
 }
 
 // --- The page --------------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ function render({ model, el }) {
     const what = now.measure === "weights" ? "weight" : "weight × length";
     const told = (which, row) => `layer ${now[which][0]}, head ${now[which][1]} gives most ${what} to ${wordName(most(row), list)} (${fixed(row[most(row)])})`;
     const flat = last.pair.flat(), best = flat.indexOf(Math.max(...flat));
-    view.say(`From ${wordName(i, list)}: ${told("head", rows.head)}; ${told("other", rows.other)}. The two rows share ${fixed(sum(rows.head.map((x, j) => Math.min(x, rows.other[j]))))}.` +
+    view.say(`From ${wordName(i, list)}: ${told("head", rows.head)}; ${told("other", rows.other)}. The two rows have ${fixed(sum(rows.head.map((x, j) => Math.min(x, rows.other[j]))))} in common: for each key the smaller share, added up.` +
       (now.overview === "pair" ? ` Of all heads, layer ${Math.floor(best / heads)}, head ${best % heads} gives ${list[now.key]} most: ${fixed(flat[best])}.` : ""));
     const [first, second] = ["head", "other"].map((which) => rowOf(all, now.sizes, now[which], now.query));
     view.fill(list.map((word, j) => [word, fixed(first[j]), fixed(second[j])]));

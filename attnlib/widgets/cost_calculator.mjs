@@ -1,5 +1,5 @@
 // Cost calculator: a model's shape and a context, and what follows in exact whole numbers (BigInt: 10^24 is no rarity).
-import { button, choice, frame, h, s, set, slider, toggle, update } from "./common.mjs";
+import { button, choice, fixed, frame, h, s, set, slider, toggle, update } from "./common.mjs";
 
 const SHAPE = ["layers", "dim", "heads", "kv_heads", "dim_head", "hidden", "vocab", "positions"];
 const FLAGS = ["gated", "centred", "bias", "tied"];
@@ -64,7 +64,7 @@ function render({ model, el }) {
   const of = (name) => (value) => update(model, { [name]: value, preset: "" });
 
   const preset = choice({ label: "Model", options: [["", "(your own)"], ...names.map((name) => [name, name])],
-    input: (name) => name && update(model, { preset: name, ...presets[name] }) });
+    input: (name) => (name ? update(model, { preset: name, ...presets[name] }) : open()) });
   const context = slider({ label: "Context, tokens", steps: powers(4, 21), format: grouped, input: (value) => update(model, { context: value }) });
   const batch = slider({ label: "Texts at once", steps: powers(0, 10), format: grouped, input: (value) => update(model, { batch: value }) });
   const bytes = choice({ label: "Bytes a number", options: [[4, "4 (float32)"], [2, "2 (bfloat16)"], [1, "1 (8 bits)"]], input: (value) => update(model, { bytes_per_number: value }) });
@@ -80,9 +80,10 @@ function render({ model, el }) {
     dim_head: slider({ label: "width of a head", steps: [32, 64, 80, 96, 128, 192, 256], input: of("dim_head") }),
     hidden: slider({ label: "width in the MLP", steps: [1024, 1536, 3072, 4096, 8192, 14336, 28672, 49152, 53248], format: grouped, input: of("hidden") }),
   };
-  const shared = choice({ label: "key heads", options: [], input: of("kv_heads") });
+  const shared = choice({ label: "heads of keys and values", options: [], input: of("kv_heads") });
   const own = h("details", { class: "cc-own" }, h("summary", { text: "Another shape" }), h("div", { class: "lf-controls" }, ...Object.values(sliders), shared));
   view.controls.after(own);
+  const open = () => { own.open = true; }; // "(your own)" alone changes nothing
 
   // What one forward pass takes, part by part.
   const bars = PARTS.map(([key, name]) => {
@@ -152,9 +153,10 @@ function render({ model, el }) {
     }
     select.selectedIndex = wanted.indexOf(now.kv_heads);
 
+    const share = Number((10000n * counts.products) / total) / 100;
     note.textContent = `${flops(total)} in all; ${grouped(counts.parameters)} parameters.`;
-    view.say(`At ${grouped(now.context)} tokens the products of attention are ${Math.round(Number((10000n * counts.products) / total) / 100)} % of a forward pass; they are half of it from ${grouped(counts.meeting)} on. ` +
-      `The cache of ${grouped(now.batch)} ${now.batch === 1 ? "text" : "texts"} takes ${size(counts.cache)}, the weights ${size(counts.weights)}; it is the larger from ${grouped(counts.full)} tokens on.`);
+    view.say(`At ${grouped(now.context)} tokens the products of attention are ${share >= 0.5 ? Math.round(share) : "less than 1"} % of a forward pass; they are half of it from ${grouped(counts.meeting)} on, ${fixed(Number(counts.meeting) / now.dim, 1)} widths, and of one token more from ${grouped(Math.ceil(Number(one) / pair))} on. ` +
+      `The cache of ${grouped(now.batch)} ${now.batch === 1 ? "text" : "texts"} takes ${size(counts.cache)}, the weights ${size(counts.weights)}; the cache is the larger from ${grouped(counts.full)} tokens on.`);
     view.fill(Object.entries(NAMES).map(([key, name]) => [name, grouped(counts[key])]));
   }
 

@@ -204,7 +204,7 @@ function render({ model, el }) {
   const bars = (list) => h("div", { class: "fs-bars" }, ...list.map(({ node }) => node));
   const inside = Object.fromEntries(Object.entries(namesHeld).map(([key, text]) => [key, bar(text)])), together = bar("together");
   const room = h("p", { class: "fs-note" });
-  const traffic = ["tiles, so far", "naive, as far", "tiles, in all", "naive, in all"].map(bar);
+  const traffic = ["tiles, up to here", "naive, up to here", "tiles, in all", "naive, in all"].map(bar);
   const trade = h("p", { class: "fs-note" });
   traffic.forEach(({ node }, i) => node.classList.toggle("fs-naive", i % 2 === 1));
   const panel = (text, ...children) => h("div", { class: "lf-panel" }, h("p", { text }), ...children);
@@ -295,10 +295,10 @@ function render({ model, el }) {
     traffic.forEach((own, i) => write(own, now.moved[i], Math.max(now.moved[2], now.moved[3])));
     const each = (state.dim_head + wide) / state.tile_q;
     const more = now.moved[2] - now.moved[3];
-    trade.textContent = `Bytes. Naive attention, as far: what has been met is read once, and each score and weight written and read. ` +
+    trade.textContent = `Bytes. Naive attention reads once what has been met up to here, and writes and reads each score and each weight. ` +
       `In all, this walk moves ${more === 0 ? "as much as naive attention" : `${Math.abs(more).toLocaleString("en")} ${more > 0 ? "more" : "less"} than naive attention`}. In a long text, for each pair of a query and a key, naive attention moves 4 numbers of scores and weights; these tiles move ` +
       `${fixed(each, each % 1 ? 1 : 0)} of keys and values, (${state.dim_head} + ${wide}) / ${state.tile_q}. ` +
-      `Tiles of more than ${fixed((state.dim_head + wide) / 4, 0)} queries move less, however short the keys are cut.` + (state.causal ? " (A causal walk skips about half of the tiles, naive attention none of the pairs.)" : "");
+      `Without a mask, tiles of more than ${fixed((state.dim_head + wide) / 4, 0)} queries move less, however short the keys are cut.` + (state.causal ? " (A causal walk skips about half of the tiles, naive attention none of the pairs.)" : "");
 
     // Controls, and the line.
     set(range, { max: walk.length - 1 });
@@ -313,7 +313,7 @@ function render({ model, el }) {
     reverse.show(state.reverse);
     query.show(row);
     memory.show(state.fast);
-    view.say(`${sentence(state, now, at, r)} Moved so far: ${bytes(now.moved[0])}; naive attention, as far: ${bytes(now.moved[1])}.`);
+    view.say(`${sentence(state, now, at, r)} Moved so far: ${bytes(now.moved[0])}; naive attention up to here: ${bytes(now.moved[1])}.`);
     view.fill(now.rescale.map((factor, i) => [queries[from + i], number(now.max_before[i]), number(now.max_after[i]),
       now.max_before[i] === null ? "none" : fixed(factor, 3), fixed(now.sum_before[i]), fixed(now.sum_after[i]), fixed(now.off[i], 3)]));
   }

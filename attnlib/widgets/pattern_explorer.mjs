@@ -126,7 +126,7 @@ function render({ model, el }) {
   const of = (name) => (value) => update(model, { [name]: value, pattern: "" });
 
   const pattern = choice({ label: "Pattern", options: [["", "(your own)"], ...names.map((name) => [name, name])],
-    input: (name) => name && update(model, { pattern: name, ...patterns[name] }) });
+    input: (name) => (name ? update(model, { pattern: name, ...patterns[name] }) : open()) });
   const seq = slider({ label: "Tokens", steps: range(8, 256, 4), input: (value) => update(model, { seq: value,
     query: model.get("query") === model.get("seq") - 1 ? value - 1 : Math.min(model.get("query"), value - 1) }) }); // the last stays the last
   const block = choice({ label: "Block", options: [1, 2, 4, 8, 16, 32].map((side) => [side, `${side} × ${side}`]), input: (value) => update(model, { block: value }) });
@@ -138,12 +138,13 @@ function render({ model, el }) {
   const flags = Object.fromEntries([["causal", "Causal: no key after the query"], ["window", "Window"], ["dilated", "Dilated window"], ["doubling", "twice the step in each layer"],
     ["tokens", "Global tokens"], ["blocks", "Blocks, Big Bird"]].map(([name, label]) => [name, toggle({ label, input: of(name) })]));
   const numbers = Object.fromEntries([["left", "keys before", 0, 64], ["right", "keys after", 0, 64], ["reach", "keys back", 0, 64], ["step", "every", 1, 32],
-    ["first_tokens", "how many", 0, 32], ["near", "neighbours to a side", 0, 4], ["first", "first blocks", 0, 4], ["drawn", "drawn at random", 0, 3], ["seed", "draw number", 0, 7]]
+    ["first_tokens", "how many", 0, 32], ["near", "neighbours to a side", 0, 4], ["first", "first blocks", 0, 4], ["drawn", "drawn at random", 0, 3], ["seed", "which draw (seed)", 0, 7]]
     .map(([name, label, low, high]) => [name, slider({ label, steps: range(low, high), input: of(name) })]));
   const group = (flag, ...rest) => h("div", { class: "pe-part", role: "group", "aria-label": flags[flag].textContent }, flags[flag], ...rest);
   const own = h("details", { class: "pe-own" }, h("summary", { text: "Put a pattern together" }),
     h("div", { class: "pe-parts" }, group("causal"), group("window", numbers.left, numbers.right), group("dilated", numbers.reach, numbers.step, flags.doubling),
       group("tokens", numbers.first_tokens), group("blocks", numbers.near, numbers.first, numbers.drawn, numbers.seed)));
+  const open = () => { own.open = true; }; // "(your own)" alone changes nothing
   const code = h("code", { class: "pe-code" });
   view.controls.after(own, h("p", { class: "pe-line" }, code));
 
@@ -167,8 +168,8 @@ function render({ model, el }) {
     const heading = h("p", { text: title });
     return { canvas, grid, row, keys, heading, node: h("div", { class: "lf-panel" }, heading, board, keys, tip) };
   };
-  const swatch = (kind, text) => [h("i", { class: `pe-swatch pe-${kind}` }), h("span", { text })];
-  const pairs = square("", "The pattern, cut into blocks", [...swatch("needed", "needed"), ...swatch("vain", "computed in vain"), ...swatch("skipped", "skipped")]);
+  const swatch = (kind, text, style) => h("span", { class: "pe-item" }, h("i", { class: `pe-swatch pe-${kind}`, style }), text);
+  const pairs = square("", "The pattern, cut into blocks", [swatch("needed", "needed"), swatch("vain", "computed in vain"), swatch("skipped", "skipped")]);
   const field = square("The stack: the layer with which a key arrives", "With how many layers each key reaches each query", []);
   const bar = (name) => { const i = h("i"), b = h("b"); return { i, b, node: h("div", { class: "cc-bar" }, h("span", { text: name }), h("u", null, i), b) }; };
   const costBars = { dense: bar("all pairs"), blocks: bar("computed blocks"), pairs: bar("pairs needed") };
@@ -223,9 +224,7 @@ function render({ model, el }) {
       for (const layer of layers) shades[layer] = bytes(line, ground, strength(layer, now.depth));
       shades[0] = shades[1];
       paint(field.canvas, n, (at) => shades[all.arrives[at]]);
-      field.keys.replaceChildren(...layers.map((layer) => [
-        h("i", { class: "pe-swatch pe-shade", style: `--a:${strength(layer, now.depth)}` }), h("span", { text: String(layer) })]).flat(),
-      h("i", { class: "pe-swatch pe-skipped" }), h("span", { text: "never" }));
+      field.keys.replaceChildren(...layers.map((layer) => swatch("shade", String(layer), `--a:${strength(layer, now.depth)}`)), swatch("skipped", "never"));
     }
     for (const part of [pairs, field]) part.row.style.cssText = `--y:${now.query};--n:${n}`;
     pairs.grid.style.backgroundSize = `${(100 * now.block) / n}cqw ${(100 * now.block) / n}cqw`;

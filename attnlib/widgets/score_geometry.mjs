@@ -51,7 +51,7 @@ function render({ model, el }) {
   };
 
   // Controls.
-  const which = choice({ label: "Arrow keys move the", options: [[0, nameOf(0)], ...words.map((_, i) => [i + 1, nameOf(i + 1)])],
+  const which = choice({ label: "Point for the arrow keys", options: [[0, nameOf(0)], ...words.map((_, i) => [i + 1, nameOf(i + 1)])],
     input: (i) => { picked = i; view.ask(); } });
   const scaled = toggle({ label: `divide by √d, d = ${dim_head}`, input: (on) => update(model, { scaled: on }) });
   view.controls.append(which, scaled, button({ label: "Start again", press: () => update(model, start) }));
