@@ -344,7 +344,7 @@ assert field([two_sided] * 2) == 64
 #
 # ### Put a pattern together
 #
-# Blocks and reach pull in different directions; here are both, for any mixture of the parts. **Predict** before you try. The dilated window from above, `dilated(8, 7)`, stands in each of four layers: how many of 128 tokens reach the last one? A plain window of as many keys brings 33. And the *strided* pattern, eight near tokens and every eighth one: how many layers connect everything with its past, and which of the causal blocks does it spare?
+# Blocks and reach pull in different directions; here are both, for any mixture of the parts. **Predict** before you try. The dilated window from above, `dilated(8, 7)`, stands in each of four layers: how many of 128 tokens reach the last one? A plain window of as many keys brings 33. And the *strided* pattern, eight near tokens and every eighth one, here in one head: how many layers connect everything with its past, and which of the causal blocks does it spare?
 
 # %%
 from attnlib.widgets import PatternExplorer
