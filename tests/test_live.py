@@ -146,9 +146,38 @@ def run_above_and_share(on: LivePage) -> None:
     assert on.run(2) == "42" and on.state(1) == "done"
     on.type(2, "mine += 1\nprint('a')\n[mine] * 40")
     assert on.run(2).startswith("a\n[41,\n")
+    what_a_change_leaves_behind(on)
     for cell in (1, 2):
         on.press(cell, "Reset")
         assert on.cell(cell).locator(".live-output").count() == 0 and not on.cell(cell).locator("textarea").is_visible()
+
+
+def what_a_change_leaves_behind(on: LivePage) -> None:
+    """Cells below that used a changed cell's names, directly or through another cell, say so; the others do not."""
+    printed = on.cell(1).locator("textarea").input_value().replace("mine = 40", "")
+    on.type(2, "yours = mine + 2\nyours")
+    on.type(4, "yours * 10")
+    on.run(1)
+    on.type(5, "'neither: mine and yours'")
+    assert (on.run(4), on.run(5), on.state(2)) == ("420", "'neither: mine and yours'", "done")
+    on.type(1, printed + "\nmine = 50")
+    on.run(1)
+    assert [on.state(cell) for cell in (1, 2, 4, 5)] == ["done", "new", "new", "done"]
+    assert on.status(2) == on.status(4) == "out of date: cell 1 has changed"
+    assert on.run(4) == "520" and on.state(2) == "done"
+    on.run(2)  # as it was: what is below stays as it is
+    assert on.state(4) == "done"
+    on.type(4, "mine")
+    changes = ("mine, other = 7, 8", "other = mine = 7", "mine -= 1", "for mine in [3]: pass", "x = 1; mine = 2", "mine = 3\n1 / 0")
+    for change in (*changes, "mine == 50", "[mine][0:1] != [50]", "dict(to=mine)", "'mine = 3'[2:]"):
+        on.type(2, "")
+        on.run(2)
+        on.run(4)
+        on.type(2, change)
+        on.run(2)
+        assert on.state(4) == ("new" if change in changes else "done"), change
+    for cell in (4, 5):
+        on.press(cell, "Reset")
 
 
 def errors_are_short(on: LivePage) -> None:

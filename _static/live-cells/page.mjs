@@ -24,6 +24,15 @@ function make(tag, name, attributes = {}, text = "") {
   return element;
 }
 
+/** Names that a text of the reader's looks like making or changing: def f; import x as y; for i in; a, b = c = ...; a[0] += ... */
+function madeBy(text) {
+  const patterns = [
+    /(?:def|class|as) +(\w+)/g, /import +([\w ,]+)/g, /for +([\w ,()]+?) +in\b/g,
+    /(?:^|;)[ \t]*((?:[\w \t,.:*[\]-]+?[-+*/@%&|^]{0,2}=(?!=)[ \t]*)+)/gm,
+  ];
+  return patterns.flatMap((pattern) => [...text.matchAll(pattern)].flatMap((found) => found[1].match(/[a-zA-Z_]\w*/g) ?? []));
+}
+
 // --- One cell --------------------------------------------------------------------------------------------------------
 
 class Cell {
@@ -64,10 +73,9 @@ class Cell {
   }
 
   /** Names that this cell may make; if it was changed, what its text looks like making. */
-  get names() {
-    if (!this.changed) return this.makes;
-    return [...this.editor.text.matchAll(/(?:def|class|as|import|for)\s+(\w+)|(\w+)\s*(?:,|=(?!=))/g)].map((found) => found[1] ?? found[2]);
-  }
+  get names() { return this.made(this.editor.text); }
+
+  made(text) { return text === this.original ? this.makes : madeBy(text); }
 
   get live() { return this.kind !== "elsewhere"; }
   get judged() { return this.kind === "stub" || this.kind === "check"; }
@@ -214,10 +222,12 @@ async function next() {
   try {
     if (!worker) await start(cell);
     const began = performance.now();
-    const good = await exchange({ type: "run", number: cell.number, source: cell.editor.text }, cell);
+    const { text } = cell.editor; // it may be edited while it runs
+    const good = await exchange({ type: "run", number: cell.number, source: text }, cell);
     const seconds = (performance.now() - began) / 1000;
     cell.outputs.end(cell.changed);
     cell.root.dataset.seconds = seconds.toFixed(4);
+    outdate(cell, text); // after an error, too: it may have changed something before
     cell.become(good ? "done" : "failed", good ? (seconds < 1 ? "ran" : `ran in ${seconds.toFixed(1)} s`) : "ended with an error");
     if (!good) drop(`Cell ${cell.number} ended with an error`);
     else if (!queue.length) say(cell.kind === "check" ? cell.outputs.text : `Cell ${cell.number} is done.`);
@@ -231,6 +241,19 @@ async function next() {
   }
   running = null;
   next();
+}
+
+/** Cells below that used what a changed cell makes show what its former text gave: they say so, and run again when needed. */
+function outdate(cell, text) {
+  const former = cell.ran;
+  cell.ran = text;
+  if (former === undefined || former === text) return;
+  const stale = new Set([...cell.made(former), ...cell.made(text)]);
+  for (const one of cells.slice(cells.indexOf(cell) + 1)) {
+    if (one.state !== "done" || !words(one).some((word) => stale.has(word))) continue;
+    one.names.forEach((name) => stale.add(name));
+    one.become("new", `out of date: cell ${cell.number} has changed`);
+  }
 }
 
 function drop(why) {
@@ -275,7 +298,10 @@ const stopped = Symbol("stopped");
 function end() {
   worker?.terminate();
   worker = null;
-  for (const cell of cells) if (cell.live && cell.state === "done") cell.become("new", "its variables are gone");
+  for (const cell of cells) {
+    cell.ran = undefined;
+    if (cell.live && cell.state === "done") cell.become("new", "its variables are gone");
+  }
 }
 
 /** Only the end of the worker stops Python for certain; the page says what that costs. */
